@@ -1,0 +1,42 @@
+"""Architecture search, ensembles and pruning for the segmentation of microscope volumes.
+
+Public names load on first use, and Keras only when something is built.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "EncoderDecoder": "genes",
+    "UNet": "genes",
+    "from_dict": "genes",
+    "adjusted_rand_score": "metrics",
+    "dice": "metrics",
+    "mean_iou": "metrics",
+    "InputError": "errors",
+    "SegmentationClass": "classes",
+    "open_volume": "volume",
+    "create_volume": "volume",
+    "Augmentation": "augment",
+    "Dataset": "dataset",
+    "Network": "network",
+    "train_network": "train",
+    "Ensemble": "ensemble",
+    "segment_volume": "segment",
+    "evaluate": "evaluation",
+}
+
+__all__ = ["__version__", *_WHERE]
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'genenet' has no attribute {name!r}")
+
+    value = getattr(importlib.import_module(f"genenet.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+def __dir__() -> list[str]:
+    return __all__

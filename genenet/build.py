@@ -1,0 +1,138 @@
+"""From a plan to a Keras model; only layers that come with Keras, so the model loads without genenet."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from genenet import operations as op
+from genenet.errors import InputError
+from genenet.plan import IMAGE, Plan
+
+# Names that Keras writes differently; crelu is made of layers.
+FUNCTIONS = {"identity": "linear"}
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed below 2**31 that depends on all parts and on nothing else.
+
+    >>> derived_seed(0, "conv0") == derived_seed(0, "conv0") != derived_seed(1, "conv0")
+    True
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") % 2**31
+
+
+def _regularizer(penalties: op.Penalties) -> keras.regularizers.Regularizer | None:
+    return keras.regularizers.L1L2(penalties.l1, penalties.l2) if penalties.l1 or penalties.l2 else None
+
+
+def _by_dims(name: str, n_dims: int, suffix: str = "") -> Any:
+    """A layer class for a number of axes: `Conv` -> `keras.layers.Conv2D`."""
+    return getattr(keras.layers, f"{name}{n_dims}D{suffix}")
+
+
+def _weights(penalties: op.Penalties, seed: int) -> dict[str, Any]:
+    return {
+        "kernel_initializer": keras.initializers.GlorotUniform(seed=seed),
+        "kernel_regularizer": _regularizer(penalties),
+        "bias_regularizer": _regularizer(penalties),
+    }
+
+
+def _convolution(o: op.Convolution, n_dims: int, seed: int, **common: Any) -> keras.Layer:
+    return _by_dims("Conv", n_dims)(
+        o.features,
+        o.kernel,
+        strides=o.stride,
+        dilation_rate=tuple(o.dilation if side > 1 else 1 for side in o.kernel),
+        padding="same" if o.same else "valid",
+        use_bias=o.bias,
+        **_weights(o.penalties, seed),
+        **common,
+    )
+
+
+def _transposed(o: op.TransposedConvolution, n_dims: int, seed: int, **common: Any) -> keras.Layer:
+    return _by_dims("Conv", n_dims, "Transpose")(
+        o.features, o.factor, strides=o.factor, **_weights(o.penalties, seed), **common
+    )
+
+
+def _normalization(o: op.Normalization, n_channels: int, **common: Any) -> keras.Layer:
+    if o.kind == "batch":
+        # Keras' momentum of 0.99 needs thousands of steps to forget its start; short trials have hundreds.
+        return keras.layers.BatchNormalization(momentum=0.9, **common)
+    groups = next(groups for groups in range(min(8, n_channels), 0, -1) if n_channels % groups == 0)
+    return keras.layers.GroupNormalization(groups, **common)
+
+
+def _activation(o: op.Activation, tensor: Any, *, name: str, dtype: str) -> Any:
+    penalty = _regularizer(o.penalties)
+    if o.function != "crelu":
+        function = FUNCTIONS.get(o.function, o.function)
+        return keras.layers.Activation(function, activity_regularizer=penalty, name=name, dtype=dtype)(tensor)
+    negative = keras.layers.Rescaling(-1.0, name=f"{name}__negative", dtype=dtype)(tensor)
+    halves = [
+        keras.layers.ReLU(activity_regularizer=penalty, name=f"{name}__{sign}", dtype=dtype)(half)
+        for sign, half in (("plus", tensor), ("minus", negative))
+    ]
+    return keras.layers.Concatenate(name=name, dtype=dtype)(halves)
+
+
+def _build_layer(operation: op.Operation, inputs: list[Any], *, name: str, n_dims: int, dtype: str, seed: int) -> Any:
+    common: dict[str, Any] = {"name": name, "dtype": dtype}
+    seed = derived_seed(seed, name)
+    make: dict[type[op.Operation], Callable[[Any], keras.Layer]] = {
+        op.Convolution: lambda o: _convolution(o, n_dims, seed, **common),
+        op.TransposedConvolution: lambda o: _transposed(o, n_dims, seed, **common),
+        op.MaxPool: lambda o: _by_dims("MaxPooling", n_dims)(o.factor, **common),
+        op.Repeat: lambda o: _by_dims("UpSampling", n_dims)(o.factor, **common),
+        op.Crop: lambda o: _by_dims("Cropping", n_dims)(o.amount, **common),
+        op.Normalization: lambda o: _normalization(o, inputs[0].shape[-1], **common),
+        op.Dropout: lambda o: keras.layers.Dropout(o.rate, seed=seed, **common),
+        op.Softmax: lambda o: keras.layers.Softmax(**common),
+    }
+    if isinstance(operation, op.Concatenate):
+        return keras.layers.Concatenate(**common)(inputs)
+    if isinstance(operation, op.Activation):
+        return _activation(operation, inputs[0], name=name, dtype=dtype)
+    return make[type(operation)](operation)(inputs[0])
+
+
+def build_model(
+    plan: Plan, shape: tuple[int | None, ...], *, name: str, precision: str = "float32", seed: int = 0
+) -> keras.Model:
+    """Build a plan's layers.
+
+    Args:
+        plan: What to build; its last two layers, the head, compute in float32.
+        shape: `(*space, channels)`; None for sizes that stay open.
+        name: The model's name.
+        precision: A Keras dtype policy.
+        seed: Of the first weights and of dropout.
+
+    Returns:
+        A functional model from images `(batch, *space, channels)` to probabilities `(batch, *space, classes)`.
+
+    Raises:
+        InputError: A shape of the wrong length or channels, or one that does not fit.
+    """
+    n_channels = plan.layers[IMAGE].n_channels
+    if len(shape) != plan.n_dims + 1 or shape[-1] != n_channels:
+        wanted = ", ".join(["size"] * plan.n_dims)
+        raise InputError(f"the input shape must be ({wanted}, {n_channels}), but got {shape}")
+    space = shape[:-1]
+    if None not in space:
+        plan.sizes(space)  # type: ignore[arg-type]
+    image = keras.Input(shape, name=IMAGE)
+    tensors = {IMAGE: image}
+    head = plan.output.gene
+    for layer in list(plan.layers.values())[1:]:
+        dtype = "float32" if layer.gene == head else precision
+        inputs = [tensors[source] for source in layer.inputs]
+        tensors[layer.name] = _build_layer(
+            layer.operation, inputs, name=layer.name, n_dims=plan.n_dims, dtype=dtype, seed=seed
+        )
+    return keras.Model(image, tensors[plan.output.name], name=name)

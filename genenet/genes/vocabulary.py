@@ -1,0 +1,82 @@
+"""The hyperparameters of encoder-decoder networks.
+
+Bounds are wide: they keep out nonsense, a search space narrows them. The names and what they change are those of
+Guay et al. 2018, section 2.2, and of the original code (docs/facts.md).
+"""
+
+from genenet.hyperparameters import Categorical, Integer, Real
+
+ACTIVATIONS = ("relu", "relu6", "crelu", "elu", "softplus", "tanh", "sigmoid", "leaky_relu", "identity")
+
+# A log10 penalty below this means no penalty (the original code's rule).
+NO_PENALTY_BELOW = -10.0
+
+N_SCALES = Integer(
+    name="n_scales", default=4, low=1, high=8, unit="scales", meaning="how often the encoder halves the resolution"
+)
+N_CONVS = Integer(name="n_convs", default=2, low=1, high=16, unit="layers", meaning="convolutions per stack")
+N_FEATURES = Integer(
+    name="n_features",
+    default=64,
+    low=1,
+    high=1024,
+    unit="features",
+    meaning="features per convolution at the finest scale; doubled at every scale below",
+)
+KERNEL_SIZE = Integer(
+    name="kernel_size", default=3, low=1, high=15, odd=True, unit="voxels", meaning="side of the convolution kernels"
+)
+DILATION = Integer(name="dilation", default=1, low=1, high=32, unit="voxels", meaning="spacing of the kernel's taps")
+PADDING = Categorical(
+    name="padding",
+    default="valid",
+    options=("valid", "same"),
+    meaning="valid: no padding, the output is smaller; same: zeros around, the output is as large",
+)
+POOLING = Categorical(
+    name="pooling", default="max", options=("max", "strided"), meaning="2x2 maximum, or 2x2 convolution of stride 2"
+)
+UPSAMPLING = Categorical(
+    name="upsampling",
+    default="transposed",
+    options=("transposed", "resize"),
+    meaning="2x2 transposed convolution, or repetition of voxels and a convolution",
+)
+ACTIVATION = Categorical(
+    name="activation", default="relu", options=ACTIVATIONS, meaning="what follows each convolution; crelu doubles"
+)
+NORMALIZATION = Categorical(
+    name="normalization", default="none", options=("none", "batch", "group"), meaning="between convolution and activation"
+)
+DROPOUT = Real(name="dropout", default=0.0, low=0.0, high=0.9, meaning="share of activations dropped in training")
+
+LOG10_LEARNING_RATE = Real(
+    name="log10_learning_rate", default=-3.0, low=-7.0, high=0.0, meaning="log10 of Adam's first learning rate"
+)
+WINDOW_SIZE = Integer(
+    name="window_size", default=572, low=8, high=8192, unit="voxels", meaning="side of the windows read in training"
+)
+
+
+def _penalty(name: str, what: str) -> Real:
+    return Real(
+        name=name, default=-12.0, low=-20.0, high=0.0, meaning=f"log10 of the penalty on {what}; below -10 is none"
+    )
+
+
+LOG10_L1_KERNEL = _penalty("log10_l1_kernel", "the absolute values of kernels and biases")
+LOG10_L2_KERNEL = _penalty("log10_l2_kernel", "the squares of kernels and biases")
+LOG10_L1_ACTIVATION = _penalty("log10_l1_activation", "the absolute values of activations")
+LOG10_L2_ACTIVATION = _penalty("log10_l2_activation", "the squares of activations")
+
+KERNEL_PENALTIES = (LOG10_L1_KERNEL, LOG10_L2_KERNEL)
+ACTIVATION_PENALTIES = (LOG10_L1_ACTIVATION, LOG10_L2_ACTIVATION)
+
+
+def penalty(log10: float) -> float:
+    """The factor of a penalty: 10 to the power, or 0 below -10.
+
+    >>> penalty(-12.0), penalty(-3.0)
+    (0.0, 0.001)
+    """
+    return 0.0 if log10 < NO_PENALTY_BELOW else 10.0**log10

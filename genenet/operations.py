@@ -1,0 +1,237 @@
+"""What a layer does to channels, sizes and positions; arithmetic only, one small class per operation.
+
+Along one axis a tensor is a row of elements. Element `i` lies at `offset + stride * i` in voxels of the image. Sizes go
+forward (how many elements come out), needs go backward (which elements of the input a range of the output reads).
+"""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+
+Range = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation(abc.ABC):
+    """One layer's arithmetic. Defaults are those of operations that work on each voxel by itself."""
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """Channels out for channels in."""
+        return inputs[0]
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """Trainable parameters."""
+        return 0
+
+    def size(self, size: int, axis: int) -> int:
+        """Elements out for elements in along an axis; not positive where nothing is left, -1 where it cannot be."""
+        return size
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """Stride and offset out for those in."""
+        return stride, offset
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """The first and one past the last input element that a range of output elements reads."""
+        return wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class Pointwise(Operation, abc.ABC):
+    """An operation that keeps sizes and positions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image(Pointwise):
+    """The input itself."""
+
+    channels: int
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """As the image has."""
+        return self.channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalties:
+    """Factors of l1 and l2 terms; 0 is none."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution(Operation):
+    """A convolution, Glorot-initialised, kernel and bias penalised alike.
+
+    Attributes:
+        features: Channels out.
+        kernel: Kernel sides, one per axis.
+        dilation: Spacing of the kernel's taps, the same along every axis whose kernel is wider than 1.
+        stride: Step between outputs; with stride 2 the kernel is 2 and nothing is padded.
+        same: Whether zeros are put around such that the size stays.
+        bias: Whether there is one.
+        penalties: On kernel and bias.
+    """
+
+    features: int
+    kernel: tuple[int, ...]
+    dilation: int = 1
+    stride: int = 1
+    same: bool = False
+    bias: bool = True
+    penalties: Penalties = Penalties()
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """One per feature."""
+        return self.features
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """A kernel per pair of channels, and the biases."""
+        taps = 1
+        for side in self.kernel:
+            taps *= side
+        return self.features * (taps * inputs[0] + self.bias)
+
+    def _reach(self, axis: int) -> int:
+        return self.dilation * (self.kernel[axis] - 1)
+
+    def size(self, size: int, axis: int) -> int:
+        """As large as the input, or shorter by the kernel's reach; halved by stride 2."""
+        if self.stride > 1:
+            return size // self.stride if size % self.stride == 0 else -1
+        return size if self.same else size - self._reach(axis)
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """Centred on the taps."""
+        if self.same and self.stride == 1:
+            return stride, offset
+        return stride * self.stride, offset + stride * self._reach(axis) / 2
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """The taps of the first and of the last output."""
+        reach = self._reach(axis)
+        before = reach // 2 if self.same and self.stride == 1 else 0
+        first, end = wanted
+        return first * self.stride - before, (end - 1) * self.stride + reach + 1 - before
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(Operation):
+    """The maximum over neighbours, `factor` along each axis; sizes must divide."""
+
+    factor: tuple[int, ...]
+
+    def size(self, size: int, axis: int) -> int:
+        """Divided by the factor."""
+        return size // self.factor[axis] if size % self.factor[axis] == 0 else -1
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """Centred on the neighbours."""
+        return stride * self.factor[axis], offset + stride * (self.factor[axis] - 1) / 2
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """All neighbours."""
+        return wanted[0] * self.factor[axis], wanted[1] * self.factor[axis]
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeat(Operation):
+    """Every element repeated `factor` times along each axis (nearest-neighbour upsampling)."""
+
+    factor: tuple[int, ...]
+
+    def size(self, size: int, axis: int) -> int:
+        """Multiplied by the factor."""
+        return size * self.factor[axis]
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """The copies share the element's place."""
+        fine = stride / self.factor[axis]
+        return fine, offset - fine * (self.factor[axis] - 1) / 2
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """The elements whose copies are wanted."""
+        return wanted[0] // self.factor[axis], -(-wanted[1] // self.factor[axis])
+
+
+@dataclasses.dataclass(frozen=True)
+class TransposedConvolution(Repeat):
+    """A transposed convolution with kernel = stride = `factor`: every element becomes a small patch."""
+
+    features: int = 1
+    penalties: Penalties = Penalties()
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """One per feature."""
+        return self.features
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """A patch per pair of channels, and the biases."""
+        taps = 1
+        for side in self.factor:
+            taps *= side
+        return self.features * (taps * inputs[0] + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop(Operation):
+    """The centre: `amount` elements less on either side, per axis."""
+
+    amount: tuple[int, ...]
+
+    def size(self, size: int, axis: int) -> int:
+        """Shorter on both sides."""
+        return size - 2 * self.amount[axis]
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """Begins later."""
+        return stride, offset + stride * self.amount[axis]
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """The same elements, counted from the larger input's start."""
+        return wanted[0] + self.amount[axis], wanted[1] + self.amount[axis]
+
+
+@dataclasses.dataclass(frozen=True)
+class Concatenate(Pointwise):
+    """Channels side by side."""
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """All of them."""
+        return sum(inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation(Pointwise):
+    """A function of each value; crelu, relu of the value beside relu of its negative, doubles the channels."""
+
+    function: str
+    penalties: Penalties = Penalties()
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """The same, or twice as many for crelu."""
+        return inputs[0] * (2 if self.function == "crelu" else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization(Pointwise):
+    """Batch normalization, or group normalization with as many of 8 groups as divide the channels."""
+
+    kind: str
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """A scale and a shift per channel."""
+        return 2 * inputs[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout(Pointwise):
+    """A share of values set to 0 in training."""
+
+    rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax(Pointwise):
+    """Class scores to class probabilities, in float32."""

@@ -1,0 +1,198 @@
+"""Smooth fields, cells and chains of balls: the geometry from which `genenet.phantom` draws."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+COARSE_NM = 50.0
+"""Smooth fields are made on a grid of about this spacing and enlarged slice by slice."""
+
+CELL_RADII_NM = np.array([1800.0, 780.0, 2500.0])
+"""Half axes of a platelet: along z, across, along its length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lattice:
+    """A volume's voxels together with the coarse grid that lies over them.
+
+    Attributes:
+        shape: Voxels, `(z, y, x)`.
+        voxel_size_nm: Edge lengths of a voxel, `(z, y, x)`.
+    """
+
+    shape: tuple[int, int, int]
+    voxel_size_nm: tuple[float, float, float]
+
+    @property
+    def factor(self) -> np.ndarray:
+        """Voxels per coarse cell, at least 1 per axis."""
+        return np.maximum(1, np.rint(COARSE_NM / np.asarray(self.voxel_size_nm))).astype(int)
+
+    @property
+    def coarse_shape(self) -> tuple[int, ...]:
+        """Coarse cells per axis, the last ones perhaps beyond the volume's edge."""
+        return tuple(int(n) for n in -(-np.asarray(self.shape) // self.factor))
+
+    @property
+    def spacing_nm(self) -> np.ndarray:
+        """Edge lengths of a coarse cell."""
+        return self.factor * np.asarray(self.voxel_size_nm)
+
+    def noise(self, rng: np.random.Generator, sigma_nm: float) -> np.ndarray:
+        """A smooth random field on the coarse grid, mean 0 and standard deviation 1 within the volume."""
+        white = rng.standard_normal(self.coarse_shape, dtype=np.float32)
+        smooth = ndimage.gaussian_filter(white, sigma_nm / self.spacing_nm)
+        return (smooth - smooth.mean()) / (smooth.std() + 1e-9)
+
+    def slice(self, field: np.ndarray, z: int) -> np.ndarray:
+        """What a coarse field is worth in slice `z`, at full resolution."""
+        position = np.clip((z + 0.5) / self.factor[0] - 0.5, 0, len(field) - 1)
+        below, rest = int(position), position % 1
+        above = min(below + 1, len(field) - 1)
+        return enlarge(field[below] * (1 - rest) + field[above] * rest, self.factor[1:], self.shape[1:])
+
+
+def enlarge(plane: np.ndarray, factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Enlarge a plane smoothly: quadratic B-splines, as repetition followed by two running means."""
+    large = np.asarray(plane, np.float32)
+    for axis, (times, length) in enumerate(zip(factor, shape, strict=True)):
+        large = np.take(large, np.arange(length) // times, axis=axis)
+        large = ndimage.uniform_filter1d(large, times, axis=axis, mode="nearest")
+        # An even window leans half a voxel to one side; the second one leans back.
+        large = ndimage.uniform_filter1d(large, times, axis=axis, mode="nearest", origin=-1 if times % 2 == 0 else 0)
+    return large
+
+
+def grain(rng: np.random.Generator, lattice: Lattice, sigma_nm: float) -> Iterator[np.ndarray]:
+    """Yield one fine random field of unit variance per slice, each remembering the one above as 3-D grain would."""
+    voxel = np.asarray(lattice.voxel_size_nm)
+    factor = np.maximum(1, (sigma_nm / 1.5 / voxel[1:]).astype(int))
+    sigma = np.maximum(sigma_nm / (voxel[1:] * factor), 0.3)
+    shape = -(-np.asarray(lattice.shape[1:]) // factor)
+    memory = np.exp(-((voxel[0] / (2 * sigma_nm)) ** 2))  # autocorrelation of a Gaussian field one slice further
+    state = None
+    for _ in range(lattice.shape[0]):
+        fresh = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
+        fresh /= fresh.std() + 1e-9
+        state = fresh if state is None else memory * state + np.sqrt(1 - memory**2) * fresh
+        yield enlarge(state, factor, lattice.shape[1:])
+
+
+def cells(rng: np.random.Generator, lattice: Lattice, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pack flattened, roughly parallel cells until they fill `fraction` of the volume.
+
+    Returns:
+        Depth below the nearest cell membrane in nm (negative outside), and the index of the nearest cell; both on
+        the coarse grid.
+    """
+    best, second = np.full((2, *lattice.coarse_shape), -np.float32(1e4))
+    owner = np.zeros(lattice.coarse_shape, np.int32)
+    heading = rng.uniform(0, np.pi)
+    for index, centre in enumerate(_scatter(rng, lattice, heading)):
+        box, depth = _cell(rng, lattice, centre, heading + rng.normal(0, 0.13))
+        if depth.size == 0:
+            continue
+        owner[box] = np.where(depth > best[box], index, owner[box])
+        second[box] = np.maximum(second[box], np.minimum(best[box], depth))
+        best[box] = np.maximum(best[box], depth)
+    wobble = 70 * lattice.noise(rng, 350) * rng.uniform(0.4, 1.4, owner.max() + 1)[owner] + 14 * lattice.noise(rng, 110)
+    cleft = 25 + 20 * lattice.noise(rng, 300)
+    depth = np.minimum(best + wobble, (best - second) / 2 - cleft).astype(np.float32)
+    return depth - np.float32(np.quantile(depth, 1 - fraction)), owner
+
+
+def _scatter(rng: np.random.Generator, lattice: Lattice, heading: float) -> np.ndarray:
+    """Cell centres in nm, `(n, 3)`, no two closer than cells can lie when they press a little on each other."""
+    extent = np.asarray(lattice.coarse_shape) * lattice.spacing_nm
+    margin = CELL_RADII_NM[[0, 2, 2]]
+    n_darts = int(40 * np.prod((extent + 2 * margin) / CELL_RADII_NM)) // 4
+    darts = rng.uniform(-margin, extent + margin, (n_darts, 3))
+    # In units of a cell's half axes, along its own directions, cells are unit balls.
+    flat = np.stack([darts[:, 0], *_turn(darts[:, 1], darts[:, 2], heading)], axis=1) / CELL_RADII_NM
+    kept: list[int] = []
+    for index in range(n_darts):
+        if not kept or np.min(np.sum((flat[kept] - flat[index]) ** 2, axis=1)) > 1.6**2:
+            kept.append(index)
+    return darts[kept]
+
+
+def _cell(
+    rng: np.random.Generator, lattice: Lattice, centre: np.ndarray, heading: float
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Where one cell may lie on the coarse grid, and the depth below its membrane there."""
+    tall, wide, long = CELL_RADII_NM * rng.uniform(0.75, 1.25, 3)
+    bend, *tilt = rng.normal(0, (0.08 / long, 0.2, 0.2))
+    reach = 500 + np.array([tall * 1.2, long, long])
+    box = box_around(centre - reach, centre + reach, lattice.coarse_shape, lattice.spacing_nm)
+    z, y, x = (axis - middle for axis, middle in zip(coordinates(box, lattice.spacing_nm), centre, strict=True))
+    across, along = _turn(y, x, heading)
+    up = (z + tilt[0] * across + tilt[1] * along) / tall
+    across = (across + bend * along**2) / wide
+    along = np.abs(along / long)
+    # Quadratic across and cubic along: blunt ends. Distance to first order: level over gradient.
+    level = 1 - across**2 - up**2 - along**3
+    slope = 2 * np.sqrt((across / wide) ** 2 + (up / tall) ** 2 + (1.5 * along**2 / long) ** 2)
+    return box, np.minimum(level / (slope + 1e-6), wide).astype(np.float32)
+
+
+def _turn(y: np.ndarray, x: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates across and along a direction in the plane."""
+    return np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x
+
+
+def box_around(
+    low_nm: np.ndarray, high_nm: np.ndarray, shape: tuple[int, ...], spacing_nm: np.ndarray
+) -> tuple[slice, ...]:
+    """The part of a grid between two corners, perhaps empty."""
+    start = np.clip(np.floor(low_nm / spacing_nm), 0, shape).astype(int)
+    stop = np.clip(np.ceil(high_nm / spacing_nm), 0, shape).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+
+
+def coordinates(box: tuple[slice, ...], spacing_nm: np.ndarray) -> list[np.ndarray]:
+    """Voxel centres along each axis in nm, as float32 arrays that broadcast against each other."""
+    axes = (
+        (np.arange(part.start, part.stop, dtype=np.float32) + 0.5) * step
+        for part, step in zip(box, spacing_nm, strict=True)
+    )
+    return list(np.ix_(*axes))
+
+
+def chain(rng: np.random.Generator, start_nm: np.ndarray, radius_nm: float, n_balls: int, bend: float) -> np.ndarray:
+    """Balls strung along a random path, `(n_balls, 4)` rows of z, y, x and radius in nm.
+
+    One ball is a granule, three are a sausage, twelve are a canal.
+    """
+    turns = rng.normal(size=(n_balls, 3)) * np.r_[1.0, np.full(n_balls - 1, bend)][:, None]
+    headings = np.cumsum(turns, axis=0)
+    headings /= np.linalg.norm(headings, axis=1, keepdims=True) + 1e-9
+    radii = radius_nm * np.exp(rng.normal(0, 0.12, n_balls))
+    path = np.cumsum(headings * 0.6 * radii[:, None], axis=0)
+    return np.c_[start_nm + path - path.mean(axis=0), radii]
+
+
+def chain_volume_nm3(balls: np.ndarray) -> float:
+    """About how much a chain fills: a capsule around its path."""
+    radius = balls[:, 3].mean()
+    return np.pi * radius**2 * (4 / 3 * radius + 0.6 * radius * (len(balls) - 1))
+
+
+def chain_depth(balls: np.ndarray, lattice: Lattice, margin_nm: float) -> tuple[tuple[slice, ...], np.ndarray]:
+    """The voxels around a chain and their depth below its surface in nm, negative outside."""
+    spacing = np.asarray(lattice.voxel_size_nm)
+    reach = balls[:, 3:] + margin_nm
+    box = box_around((balls[:, :3] - reach).min(0), (balls[:, :3] + reach).max(0), lattice.shape, spacing)
+    z, y, x = coordinates(box, spacing)
+    depth = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), -np.inf, np.float32)
+    for ball_z, ball_y, ball_x, radius in balls.astype(np.float32):
+        distance = np.sqrt((z - ball_z) ** 2 + ((y - ball_y) ** 2 + (x - ball_x) ** 2))
+        np.maximum(depth, radius - distance, out=depth)
+    return box, depth
+
+
+def bumps(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A lumpy field of about unit variance with a few bumps per axis, whatever the shape."""
+    zoom = [n / m for n, m in zip(shape, (4, 5, 5), strict=True)]
+    return ndimage.zoom(rng.standard_normal((4, 5, 5)).astype(np.float32), zoom, order=1, grid_mode=True, mode="nearest")
