@@ -1,6 +1,5 @@
 """From a plan to a Keras model; only layers that come with Keras, so the model loads without genenet."""
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +8,10 @@ import keras
 from genenet import operations as op
 from genenet.errors import InputError
 from genenet.plan import IMAGE, Plan
+from genenet.seeds import derived_seed
 
 # Names that Keras writes differently; crelu is made of layers.
 FUNCTIONS = {"identity": "linear"}
-
-
-def derived_seed(*parts: object) -> int:
-    """A seed below 2**31 that depends on all parts and on nothing else.
-
-    >>> derived_seed(0, "conv0") == derived_seed(0, "conv0") != derived_seed(1, "conv0")
-    True
-    """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little") % 2**31
 
 
 def _regularizer(penalties: op.Penalties) -> keras.regularizers.Regularizer | None:

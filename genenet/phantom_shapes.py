@@ -9,8 +9,11 @@ from scipy import ndimage
 COARSE_NM = 50.0
 """Smooth fields are made on a grid of about this spacing and enlarged slice by slice."""
 
-CELL_RADII_NM = np.array([1800.0, 780.0, 2500.0])
+CELL_RADII_NM = np.array([1900.0, 830.0, 2700.0])
 """Half axes of a platelet: along z, across, along its length."""
+
+CELL_SPACING = 1.5
+"""Least distance of cell centres in half axes; at 1.5 unswollen cells fill about 0.64 of a volume."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,33 +90,47 @@ def cells(rng: np.random.Generator, lattice: Lattice, fraction: float) -> tuple[
         Depth below the nearest cell membrane in nm (negative outside), and the index of the nearest cell; both on
         the coarse grid.
     """
+    # A small volume may lie between cells or inside one: draw anew until cells hardly have to swell or shrink.
+    layouts = []
+    for _ in range(6):
+        outline, cleft, owner = _layout(rng, lattice)
+        swelling = np.quantile(np.where(cleft > 0, outline, outline.min()), 1 - fraction)
+        layouts.append((abs(swelling), np.minimum(outline - swelling, cleft).astype(np.float32), owner))
+        if abs(swelling) < 120:
+            break
+    _, depth, owner = min(layouts, key=lambda layout: layout[0])
+    return depth, owner
+
+
+def _layout(rng: np.random.Generator, lattice: Lattice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth below the nearest cell's own outline, depth from the cleft to its neighbour, and its index."""
     best, second = np.full((2, *lattice.coarse_shape), -np.float32(1e4))
     owner = np.zeros(lattice.coarse_shape, np.int32)
     heading = rng.uniform(0, np.pi)
+    # Three fields in turn, so that neighbours differ and no face between two cells is flat.
+    wobbles = [70 * lattice.noise(rng, 350) for _ in range(3)]
     for index, centre in enumerate(_scatter(rng, lattice, heading)):
         box, depth = _cell(rng, lattice, centre, heading + rng.normal(0, 0.13))
         if depth.size == 0:
             continue
+        depth += rng.uniform(0.4, 1.4) * wobbles[index % 3][box]
         owner[box] = np.where(depth > best[box], index, owner[box])
         second[box] = np.maximum(second[box], np.minimum(best[box], depth))
         best[box] = np.maximum(best[box], depth)
-    wobble = 70 * lattice.noise(rng, 350) * rng.uniform(0.4, 1.4, owner.max() + 1)[owner] + 14 * lattice.noise(rng, 110)
-    cleft = 25 + 20 * lattice.noise(rng, 300)
-    depth = np.minimum(best + wobble, (best - second) / 2 - cleft).astype(np.float32)
-    return depth - np.float32(np.quantile(depth, 1 - fraction)), owner
+    return best + 14 * lattice.noise(rng, 110), (best - second) / 2 - 45 - 22 * lattice.noise(rng, 300), owner
 
 
 def _scatter(rng: np.random.Generator, lattice: Lattice, heading: float) -> np.ndarray:
     """Cell centres in nm, `(n, 3)`, no two closer than cells can lie when they press a little on each other."""
     extent = np.asarray(lattice.coarse_shape) * lattice.spacing_nm
     margin = CELL_RADII_NM[[0, 2, 2]]
-    n_darts = int(40 * np.prod((extent + 2 * margin) / CELL_RADII_NM)) // 4
+    n_darts = int(80 * np.prod((extent + 2 * margin) / CELL_RADII_NM)) // 4
     darts = rng.uniform(-margin, extent + margin, (n_darts, 3))
     # In units of a cell's half axes, along its own directions, cells are unit balls.
     flat = np.stack([darts[:, 0], *_turn(darts[:, 1], darts[:, 2], heading)], axis=1) / CELL_RADII_NM
     kept: list[int] = []
     for index in range(n_darts):
-        if not kept or np.min(np.sum((flat[kept] - flat[index]) ** 2, axis=1)) > 1.6**2:
+        if not kept or np.min(np.sum((flat[kept] - flat[index]) ** 2, axis=1)) > CELL_SPACING**2:
             kept.append(index)
     return darts[kept]
 
@@ -124,7 +141,7 @@ def _cell(
     """Where one cell may lie on the coarse grid, and the depth below its membrane there."""
     tall, wide, long = CELL_RADII_NM * rng.uniform(0.75, 1.25, 3)
     bend, *tilt = rng.normal(0, (0.08 / long, 0.2, 0.2))
-    reach = 500 + np.array([tall * 1.2, long, long])
+    reach = 400 + 1.2 * np.array([tall + abs(tilt[0]) * wide + abs(tilt[1]) * long, long, long])
     box = box_around(centre - reach, centre + reach, lattice.coarse_shape, lattice.spacing_nm)
     z, y, x = (axis - middle for axis, middle in zip(coordinates(box, lattice.spacing_nm), centre, strict=True))
     across, along = _turn(y, x, heading)
@@ -160,8 +177,8 @@ def coordinates(box: tuple[slice, ...], spacing_nm: np.ndarray) -> list[np.ndarr
     return list(np.ix_(*axes))
 
 
-def chain(rng: np.random.Generator, start_nm: np.ndarray, radius_nm: float, n_balls: int, bend: float) -> np.ndarray:
-    """Balls strung along a random path, `(n_balls, 4)` rows of z, y, x and radius in nm.
+def chain(rng: np.random.Generator, radius_nm: float, n_balls: int, bend: float) -> np.ndarray:
+    """Balls strung along a random path around the origin, `(n_balls, 4)` rows of z, y, x and radius in nm.
 
     One ball is a granule, three are a sausage, twelve are a canal.
     """
@@ -170,7 +187,7 @@ def chain(rng: np.random.Generator, start_nm: np.ndarray, radius_nm: float, n_ba
     headings /= np.linalg.norm(headings, axis=1, keepdims=True) + 1e-9
     radii = radius_nm * np.exp(rng.normal(0, 0.12, n_balls))
     path = np.cumsum(headings * 0.6 * radii[:, None], axis=0)
-    return np.c_[start_nm + path - path.mean(axis=0), radii]
+    return np.c_[path - path.mean(axis=0), radii]
 
 
 def chain_volume_nm3(balls: np.ndarray) -> float:
@@ -193,6 +210,27 @@ def chain_depth(balls: np.ndarray, lattice: Lattice, margin_nm: float) -> tuple[
 
 
 def bumps(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """A lumpy field of about unit variance with a few bumps per axis, whatever the shape."""
-    zoom = [n / m for n, m in zip(shape, (4, 5, 5), strict=True)]
-    return ndimage.zoom(rng.standard_normal((4, 5, 5)).astype(np.float32), zoom, order=1, grid_mode=True, mode="nearest")
+    """A lumpy field of about unit variance with a few bumps per axis, whatever the shape: cosines of random weight."""
+    weights = rng.standard_normal((3, 4, 4)) / np.sqrt(2 * 2.5 * 2.5)
+    waves = (
+        np.cos(np.pi * np.outer((np.arange(length) + 0.5) / length, np.arange(count)))
+        for length, count in zip(shape, weights.shape, strict=True)
+    )
+    return np.einsum("abc,za,yb,xc->zyx", weights, *waves, optimize=True).astype(np.float32)
+
+
+def innermost(mask: np.ndarray, fraction: float, off_centre_nm: np.ndarray, lattice: Lattice) -> np.ndarray:
+    """Pick a fraction of a mask's voxels around its middle, never those that touch the outside."""
+    places = np.argwhere(ndimage.binary_erosion(mask, np.ones((3, 3, 3)), border_value=1))
+    picked = np.zeros_like(mask)
+    if len(places) > 0:
+        nm = places * np.asarray(lattice.voxel_size_nm)
+        distance = np.sum((nm - nm.mean(0) - off_centre_nm) ** 2, axis=1)
+        nearest = np.argsort(distance, kind="stable")[: round(fraction * np.count_nonzero(mask))]
+        picked[tuple(places[nearest].T)] = True
+    return picked
+
+
+def soft_step(value: np.ndarray, width: float) -> np.ndarray:
+    """Rise from 0 to 1 between `-width` and `width`."""
+    return np.clip(value / (2 * width) + 0.5, 0, 1)

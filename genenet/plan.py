@@ -194,9 +194,9 @@ class Plan:
     def _nearest(self, size: int, axis: int) -> int:
         for distance in range(self.total_stride[axis] + 1):
             for candidate in (size + distance, size - distance):
-                if candidate > 0 and self._fits(candidate, axis):
+                if candidate > 0 and self.fits(candidate, axis):
                     return candidate
-        smallest = next((n for n in range(size, size + 8192) if self._fits(n, axis)), None)
+        smallest = next((n for n in range(size, size + 8192) if self.fits(n, axis)), None)
         cure = f"the smallest window that fits is {smallest}" if smallest else "no window fits"
         blame = self._where_it_ends(size, axis)
         raise InputError(f"a window of {size} shrinks to nothing at {blame}; {cure}")
@@ -212,7 +212,8 @@ class Plan:
                     return 0, layer.gene
         return sizes[self.output.name], ""
 
-    def _fits(self, size: int, axis: int) -> bool:
+    def fits(self, size: int, axis: int) -> bool:
+        """Whether an input of `size` voxels along an axis goes through all layers."""
         return self._walk(size, axis)[0] > 0
 
     def _where_it_ends(self, size: int, axis: int) -> str:

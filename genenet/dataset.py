@@ -1,0 +1,323 @@
+"""A data file: one annotated volume or several, its classes, and what is for training and what for validation."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pydantic
+
+from genenet.classes import PALETTE, SegmentationClass
+from genenet.errors import InputError
+from genenet.folder import read_yaml
+from genenet.normalization import Normalization, fit_normalization
+from genenet.volume import Volume, open_volume
+
+# Class index of voxels that nobody labelled; they count nowhere.
+UNLABELLED = 255
+
+# Volumes up to this many bytes are held in memory while training; larger ones are read piece by piece.
+IN_MEMORY_BYTES = 2 * 2**30
+
+Range = Annotated[list[int], pydantic.Field(min_length=2, max_length=2)]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class ClassEntry(_Strict):
+    """A class as written in a data file; the colour may be left out."""
+
+    value: int
+    name: str
+    color: str | None = None
+
+
+class PartEntry(_Strict):
+    """A slab (`z`), a box (`z`, `y`, `x`) or a file of its own (`image`, `labels`)."""
+
+    image: str | None = None
+    labels: str | None = None
+    z: Range | None = None
+    y: Range | None = None
+    x: Range | None = None
+
+
+class DataFile(_Strict):
+    """What `data.yaml` may hold."""
+
+    image: str | None = None
+    labels: str | None = None
+    voxel_size_nm: Annotated[list[float], pydantic.Field(min_length=3, max_length=3)] | None = None
+    classes: Annotated[list[ClassEntry], pydantic.Field(min_length=2, max_length=UNLABELLED - 1)]
+    ignore: int | None = None
+    training: PartEntry | list[PartEntry]
+    validation: PartEntry | list[PartEntry]
+
+
+def explain(error: pydantic.ValidationError) -> str:
+    """The first thing wrong with a settings file, in one line that names the key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("PartEntry", "list[PartEntry]"))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key `{where}`"
+    return f"`{where}`: {first['msg'].lower()}, but got {first['input']!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A box of an annotated volume.
+
+    Attributes:
+        image: The whole image, `(z, y, x)` or `(z, y, x, channels)`.
+        labels: The whole label volume, `(z, y, x)`, the file's own values.
+        box: What belongs to this part, one slice per axis, in voxels.
+        lookup: Label values, sorted, with their class indices; what is not listed must not occur.
+    """
+
+    image: Volume
+    labels: Volume
+    box: tuple[slice, slice, slice]
+    lookup: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels per axis of the box."""
+        z, y, x = (side.stop - side.start for side in self.box)
+        return z, y, x
+
+    @property
+    def start(self) -> tuple[int, int, int]:
+        """The box's first voxel."""
+        return self.box[0].start, self.box[1].start, self.box[2].start
+
+    def read_image(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Read the image, `(*shape, channels)`; `start` counts from the box, and may lie before it.
+
+        Beyond the box comes what the volume has there, beyond the volume its mirror image.
+        """
+        where = [s + o for s, o in zip(start, self.start, strict=True)]
+        image = self.image.read_mirrored(where, shape)
+        return image[..., None] if image.ndim == 3 else image
+
+    def read_labels(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Read class indices, `shape`, uint8; voxels outside the box are UNLABELLED."""
+        first = [max(s, 0) for s in start]
+        end = [min(s + n, size) for s, n, size in zip(start, shape, self.shape, strict=True)]
+        result = np.full(tuple(shape), UNLABELLED, np.uint8)
+        if all(a < b for a, b in zip(first, end, strict=True)):
+            box = tuple(slice(a + o, b + o) for a, b, o in zip(first, end, self.start, strict=True))
+            inside = tuple(slice(a - s, b - s) for a, b, s in zip(first, end, start, strict=True))
+            result[inside] = self.to_indices(self.labels.read(box))  # type: ignore[arg-type]
+        return result
+
+    def to_indices(self, labels: np.ndarray) -> np.ndarray:
+        """Turn the file's label values into class indices, uint8.
+
+        Raises:
+            InputError: A value that no class has.
+        """
+        values, indices = self.lookup
+        if labels.dtype == np.uint8:
+            table = np.full(256, 254, np.uint8)
+            table[values[values < 256]] = indices[values < 256]
+            found = table[labels]
+            unknown = found == 254
+        else:
+            place = np.minimum(np.searchsorted(values, labels), len(values) - 1)
+            found = indices[place]
+            unknown = values[place] != labels
+        if unknown.any():
+            strangers = np.unique(labels[unknown])
+            listed = ", ".join(map(str, strangers[:8])) + (", ..." if len(strangers) > 8 else "")
+            raise InputError(
+                f"{self.labels.name} holds label values that no class has: {listed}; "
+                "add them to `classes`, or name one as `ignore`"
+            )
+        return found
+
+    def count(self, n_classes: int) -> np.ndarray:
+        """Voxels per class, `(n_classes,)`, slice by slice."""
+        counts = np.zeros(256, np.int64)
+        for z in range(self.shape[0]):
+            labels = self.read_labels((z, 0, 0), (1, *self.shape[1:]))
+            counts += np.bincount(labels.ravel(), minlength=256)
+        return counts[:n_classes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Annotated volumes, opened and checked.
+
+    Attributes:
+        name: Where it came from, for messages.
+        classes: The class table, in the order of class indices.
+        training: The parts that networks learn from.
+        validation: The parts that networks are compared on.
+        voxel_size_nm: `(z, y, x)`, or None where nobody said.
+        counts: Labelled voxels per class in the training parts.
+        fingerprint: A checksum of the settings and of the label counts, to notice that a study's data changed.
+    """
+
+    name: str
+    classes: tuple[SegmentationClass, ...]
+    training: tuple[Part, ...]
+    validation: tuple[Part, ...]
+    voxel_size_nm: tuple[float, float, float] | None
+    counts: tuple[int, ...]
+    fingerprint: str
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the images."""
+        return self.training[0].image.n_channels
+
+    def normalization(self) -> Normalization:
+        """Fit the normalisation to the training parts."""
+        return fit_normalization([(part.image, part.box) for part in self.training])
+
+    @classmethod
+    def open(cls, source: "str | Path | dict[str, Any] | Dataset") -> "Dataset":
+        """Open a data file, and check that it can be learned from.
+
+        Args:
+            source: The path of a `data.yaml`, or its content as a dictionary; paths in it are relative to the file,
+                or to the working folder.
+
+        Raises:
+            InputError: An unknown key, a missing file, shapes that differ, a label value that no class has, or a
+                class without a voxel in the training part.
+        """
+        if isinstance(source, Dataset):
+            return source
+        folder, name = (Path(), "the data") if isinstance(source, dict) else (Path(source).parent, str(source))
+        content = source if isinstance(source, dict) else read_yaml(source)
+        if not isinstance(content, dict):
+            raise InputError(f"{name} must hold keys such as image, labels, classes, training, validation")
+        try:
+            settings = DataFile.model_validate(content)
+        except pydantic.ValidationError as error:
+            raise InputError(f"{name}: {explain(error)}") from None
+        return _open(settings, folder, name)
+
+
+def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
+    classes = tuple(
+        SegmentationClass(entry.value, entry.name, entry.color or PALETTE[index % len(PALETTE)])
+        for index, entry in enumerate(settings.classes)
+    )
+    values = [entry.value for entry in classes]
+    if len(set(values)) < len(values):
+        raise InputError(f"{name}: two classes have the same value; values are {values}")
+    if settings.ignore in values:
+        raise InputError(f"{name}: `ignore` is {settings.ignore}, but a class has that value too")
+    table = {value: index for index, value in enumerate(values)}
+    if settings.ignore is not None:
+        table[settings.ignore] = UNLABELLED
+    keys = np.array(sorted(table))
+    lookup = keys, np.array([table[key] for key in keys], np.uint8)
+    volumes: dict[str, Volume] = {}
+    parts = {}
+    for which in ("training", "validation"):
+        entry = getattr(settings, which)
+        entries = entry if isinstance(entry, list) else [entry]
+        parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", lookup, volumes) for e in entries)
+    channels = {part.image.n_channels for which in parts.values() for part in which}
+    if len(channels) > 1:
+        raise InputError(f"{name}: images have {sorted(channels)} channels; all must have the same number")
+    counts = sum(part.count(len(classes)) for part in parts["training"])
+    for entry, count in zip(classes, counts, strict=True):  # type: ignore[arg-type]
+        if not count:
+            raise InputError(
+                f"{name}: class {entry.name!r} (value {entry.value}) has no voxel in the training part; "
+                "remove it from `classes`, or move the split"
+            )
+    if not sum(part.count(len(classes)).sum() for part in parts["validation"]):
+        raise InputError(f"{name}: no voxel of the validation part is labelled; move the split")
+    sizes = settings.voxel_size_nm or parts["training"][0].image.voxel_size_nm
+    voxel_size_nm = None if sizes is None else (float(sizes[0]), float(sizes[1]), float(sizes[2]))
+    shapes = [list(part.image.shape) for which in parts.values() for part in which]
+    digest = json.dumps([settings.model_dump(), shapes, [int(n) for n in counts]], sort_keys=True)  # type: ignore[union-attr]
+    fingerprint = hashlib.blake2b(digest.encode(), digest_size=8).hexdigest()
+    return Dataset(
+        name,
+        classes,
+        parts["training"],
+        parts["validation"],
+        voxel_size_nm,
+        tuple(int(n) for n in counts),  # type: ignore[union-attr]
+        fingerprint,
+    )
+
+
+def _resolve(path: str, folder: Path) -> str:
+    return path if Path(path).is_absolute() else str(folder / path)
+
+
+def _part(
+    entry: PartEntry,
+    settings: DataFile,
+    folder: Path,
+    where: str,
+    lookup: tuple[np.ndarray, np.ndarray],
+    volumes: dict[str, Volume],
+) -> Part:
+    found = []
+    for key in ("image", "labels"):
+        path = getattr(entry, key) or getattr(settings, key)
+        if path is None:
+            raise InputError(f"{where}: there is no `{key}`; name it there or at the top")
+        path = _resolve(path, folder)
+        if path not in volumes:
+            volumes[path] = in_memory(open_volume(path))
+        found.append(volumes[path])
+    image, labels = found
+    if labels.dtype.kind not in "ui" and labels.dtype.kind != "b":
+        raise InputError(f"{labels.name} holds {labels.dtype}, but labels must be integers")
+    if image.shape[:3] != labels.shape:
+        raise InputError(f"{image.name} has shape {image.shape[:3]}, but {labels.name} has {labels.shape}")
+    box = []
+    for axis, size in zip("zyx", labels.shape, strict=True):
+        first, end = getattr(entry, axis) or (0, size)
+        if not 0 <= first < end <= size:
+            raise InputError(f"{where}: `{axis}: [{first}, {end}]` must lie within [0, {size}] and not be empty")
+        box.append(slice(first, end))
+    return Part(image, labels, tuple(box), lookup)  # type: ignore[arg-type]
+
+
+def in_memory(volume: Volume, limit: int = IN_MEMORY_BYTES) -> Volume:
+    """The volume read whole where it is small, itself where it is not."""
+    n_bytes = int(np.prod(volume.shape)) * volume.dtype.itemsize
+    if n_bytes > limit:
+        return volume
+    z, y, x = volume.shape[:3]
+    array = volume.read((slice(0, z), slice(0, y), slice(0, x)))
+    loaded = open_volume(np.ascontiguousarray(array), name=volume.name)
+    return dataclasses.replace(loaded, voxel_size_nm=volume.voxel_size_nm)
+
+
+def resolve_data(source: str | Path | dict[str, Any]) -> dict[str, Any]:
+    """The content of a data file with absolute paths, so that it means the same from anywhere."""
+    content = source if isinstance(source, dict) else read_yaml(source)
+    folder = Path() if isinstance(source, dict) else Path(source).parent
+
+    def absolute(entry: Any) -> Any:
+        if isinstance(entry, list):
+            return [absolute(part) for part in entry]
+        if not isinstance(entry, dict):
+            return entry
+        return {
+            key: str((folder / value).absolute()) if key in ("image", "labels") else absolute(value)
+            for key, value in entry.items()
+        }
+
+    return absolute(content)

@@ -1,0 +1,1 @@
+"""File formats of volumes: each module opens, creates and reopens one of them."""

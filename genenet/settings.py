@@ -1,0 +1,88 @@
+"""How a network is trained: one flat noun, and its reading from YAML."""
+
+import dataclasses
+from typing import Any, Literal
+
+import pydantic
+
+from genenet.errors import InputError
+from genenet.windows import WindowSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How one network is trained. The learning rate and the window belong to the blueprint.
+
+    Attributes:
+        steps: Optimizer steps at the most.
+        seconds: Training time at the most, without validation; None for no limit. With it, results depend on the
+            machine's speed.
+        validate_every: Steps between validations.
+        checkpoint_every: Steps between checkpoints; after a kill, training continues from the last one.
+        schedule: How the learning rate falls: `exponential` by `decay_rate` every `decay_steps`, `cosine` to 0 at
+            the last step, or `constant`.
+        decay_rate: See `schedule`; the original code's 0.75.
+        decay_steps: See `schedule`; the original code's 10**3.4.
+        patience: Validations without improvement before training stops; None to go on.
+        stop_step: The original code's rule: at the first validation at or after this step ...
+        stop_below: ... stop when the best validation adjusted Rand score is below this; None to go on.
+        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        windows: How training windows are drawn, weighted and augmented.
+    """
+
+    steps: int = 2000
+    seconds: float | None = None
+    validate_every: int = 200
+    checkpoint_every: int = 200
+    schedule: Literal["exponential", "cosine", "constant"] = "cosine"
+    decay_rate: float = 0.75
+    decay_steps: int = 2512
+    patience: int | None = None
+    stop_step: int | None = None
+    stop_below: float | None = None
+    precision: str = "auto"
+    windows: WindowSettings = dataclasses.field(default_factory=WindowSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every", "checkpoint_every", "decay_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` must be at least 1, but got {getattr(self, name)}")
+        if self.seconds is not None and self.seconds <= 0:
+            raise InputError(f"`seconds` must be positive, but got {self.seconds}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for YAML and JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "training") -> "TrainingSettings":
+        """From plain data.
+
+        Raises:
+            InputError: An unknown key or a wrong type; the message names the key.
+        """
+        unknown = _unknown_key(cls, values)
+        if unknown:
+            raise InputError(f"{where}: unknown key `{unknown}`")
+        try:
+            return pydantic.TypeAdapter(cls).validate_python(values)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{where}: `{key}`: {first['msg']}, but got {first['input']!r}") from None
+
+
+def _unknown_key(kind: Any, values: Any) -> str | None:
+    """The first key, dotted, that a dataclass does not have, looking into dataclasses within."""
+    if not isinstance(values, dict):
+        return None
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in fields:
+            return str(key)
+        inner = fields[key].type
+        if dataclasses.is_dataclass(inner):
+            below = _unknown_key(inner, value)
+            if below:
+                return f"{key}.{below}"
+    return None

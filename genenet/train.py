@@ -1,0 +1,368 @@
+"""Train one network; killed at any moment and started again, it continues from its last checkpoint."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from genenet.blocks import BlockPredictor, score_part
+from genenet.dataset import Dataset
+from genenet.device import dtype_policy
+from genenet.errors import InputError
+from genenet.folder import partial_path, read_json, remove, write_json, write_text
+from genenet.genes import EncoderDecoder
+from genenet.losses import cross_entropy
+from genenet.metrics import Scores, scores
+from genenet.network import DESCRIPTION, Network, save_network
+from genenet.saving import get_variables, read_arrays, set_variables, write_arrays
+from genenet.settings import TrainingSettings
+from genenet.windows import TrainingWindows
+
+CHECKPOINT = "checkpoint.json"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on.
+
+    Attributes:
+        reason: `nan` or `memory`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One line of the history.
+
+    Attributes:
+        step: Steps done.
+        seconds: Training time so far, without validation.
+        loss: Mean training loss since the record before.
+        learning_rate: At this step.
+        adjusted_rand, mean_iou, accuracy: On the whole validation part.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    learning_rate: float
+    adjusted_rand: float
+    mean_iou: float
+    accuracy: float
+
+
+@dataclasses.dataclass
+class _State:
+    """Where a training stands; all of it is in the checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = -1
+    best: dict[str, float] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    stopped: str = ""
+
+
+# Called after every step with steps and seconds done, and after every validation with a record. Its answer to a record
+# may be True: stop here.
+Watcher = Callable[[int, float, Record | None], bool | None]
+
+
+class _Pulse(keras.callbacks.Callback):
+    """Tell the watcher of each step, and end the leg when the time is up."""
+
+    def __init__(self, state: _State, limit_s: float | None, watch: Watcher) -> None:
+        super().__init__()
+        self.state, self.limit_s, self.watch = state, limit_s, watch
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.started = time.monotonic()
+        self.done = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.state.seconds + time.monotonic() - self.started
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.done += 1
+        self.watch(self.state.step + self.done, self.seconds, None)
+        if self.limit_s is not None and self.seconds >= self.limit_s:
+            self.model.stop_training = True
+
+
+def learning_rate_schedule(first: float, settings: TrainingSettings) -> Any:
+    """The learning rate as a Keras schedule, or the number itself where it is constant."""
+    schedules = keras.optimizers.schedules
+    if settings.schedule == "exponential":
+        return schedules.ExponentialDecay(first, settings.decay_steps, settings.decay_rate)
+    if settings.schedule == "cosine":
+        return schedules.CosineDecay(first, settings.steps)
+    return first
+
+
+class _Training:
+    """One training under way."""
+
+    def __init__(
+        self,
+        blueprint: EncoderDecoder,
+        data: Dataset,
+        work: Path,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        watch: Watcher,
+    ) -> None:
+        self.blueprint, self.data, self.work, self.settings, self.watch = blueprint, data, work, settings, watch
+        self.normalization = data.normalization()
+        window = blueprint.window_shape()
+        self.windows = TrainingWindows(
+            data, window, self.normalization, settings.windows, seed=seed, steps=range(settings.steps)
+        )
+        policy = dtype_policy(settings.precision)
+        self.model = blueprint.build(precision=policy, seed=seed)
+        self.trainer = keras.Model(self.model.inputs, self.model.layers[-2].output)
+        rate = learning_rate_schedule(10.0**blueprint.log10_learning_rate, settings)
+        optimizer = keras.optimizers.Adam(rate)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        self.trainer.compile(optimizer=optimizer, loss=cross_entropy(), jit_compile=False)
+        optimizer.build(self.trainer.trainable_variables)
+        self.predictor = BlockPredictor(self.model, blueprint.plan_layers(), self.normalization)
+        self.state = _State()
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return [*self.model.variables, *self.trainer.optimizer.variables]
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def save(self, digest: str) -> None:
+        """Arrays first, then the JSON file that names them; a kill between leaves the checkpoint before."""
+        name = f"checkpoint-{self.state.step:07d}.npz"
+        write_arrays(self.work / name, get_variables(self.variables))
+        write_json(self.work / CHECKPOINT, {"arrays": name, "digest": digest, **dataclasses.asdict(self.state)})
+        keep = {name, self.best_name}
+        for path in [*self.work.glob("checkpoint-*.npz"), *self.work.glob("best-*.npz")]:
+            if path.name not in keep:
+                remove(path)
+
+    def restore(self, digest: str) -> None:
+        """Continue from the last checkpoint, if there is one."""
+        if not (self.work / CHECKPOINT).exists():
+            return
+        entry = read_json(self.work / CHECKPOINT)
+        if entry.pop("digest") != digest:
+            raise InputError(
+                f"{self.work} holds an unfinished training with other settings or data; "
+                "use the same ones to continue it, or remove the folder"
+            )
+        set_variables(self.variables, read_arrays(self.work / entry.pop("arrays")))
+        self.state = _State(**entry)
+
+    @property
+    def best_name(self) -> str:
+        return f"best-{self.state.best_step:07d}.npz"
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def next_stop(self) -> int:
+        """The step at which something is due."""
+        settings, step = self.settings, self.state.step
+        stops = [step + every - step % every for every in (settings.validate_every, settings.checkpoint_every)]
+        return min(*stops, settings.steps)
+
+    def run_leg(self) -> None:
+        """Train until something is due, or the time is up."""
+        state = self.state
+        pulse = _Pulse(state, self.settings.seconds, self.watch)
+        history = self.trainer.fit(
+            self.windows.with_steps(range(state.step, self.next_stop())),
+            epochs=1,
+            shuffle=False,
+            verbose=0,
+            callbacks=[pulse, keras.callbacks.TerminateOnNaN()],
+        )
+        loss = float(history.history["loss"][-1]) if history.history.get("loss") else math.nan
+        if not math.isfinite(loss):
+            raise TrainingError("nan", f"the loss became {loss} before step {state.step + pulse.done}")
+        state.seconds = pulse.seconds
+        state.step += pulse.done
+        state.loss_sum += loss * pulse.done
+        state.loss_steps += pulse.done
+
+    @property
+    def is_over(self) -> bool:
+        settings, state = self.settings, self.state
+        out_of_time = settings.seconds is not None and state.seconds >= settings.seconds
+        return bool(state.stopped) or out_of_time or state.step >= settings.steps
+
+    def validate(self) -> None:
+        """Score the whole validation part; keep the weights if they are the best so far."""
+        state = self.state
+        found = validation_scores(self.predictor, self.data)
+        record = Record(
+            step=state.step,
+            seconds=round(state.seconds, 3),
+            loss=state.loss_sum / max(state.loss_steps, 1),
+            learning_rate=float(keras.ops.convert_to_numpy(self.trainer.optimizer.learning_rate)),
+            adjusted_rand=found.adjusted_rand,
+            mean_iou=found.mean_iou,
+            accuracy=found.accuracy,
+        )
+        state.loss_sum, state.loss_steps = 0.0, 0
+        state.history.append(dataclasses.asdict(record))
+        if record.adjusted_rand > state.best.get("adjusted_rand", -math.inf):
+            state.best_step = state.step
+            state.best = {
+                "adjusted_rand": found.adjusted_rand,
+                "mean_iou": found.mean_iou,
+                "accuracy": found.accuracy,
+                "mean_dice": found.mean_dice,
+            }
+            write_arrays(self.work / self.best_name, get_variables(self.model.variables))
+        write_text(self.work / "history.csv", self.history_csv())
+        self._look_for_a_reason_to_stop(record)
+
+    def _look_for_a_reason_to_stop(self, record: Record) -> None:
+        settings, state = self.settings, self.state
+        if self.watch(state.step, state.seconds, record):
+            state.stopped = "asked to stop"
+        since_best = sum(entry["step"] > state.best_step for entry in state.history)
+        if settings.patience is not None and since_best >= settings.patience:
+            state.stopped = f"no better for {since_best} validations"
+        if settings.stop_step is not None and settings.stop_below is not None and state.step >= settings.stop_step:
+            first = not any(settings.stop_step <= entry["step"] < state.step for entry in state.history)
+            if first and state.best["adjusted_rand"] < settings.stop_below:
+                state.stopped = f"adjusted Rand score below {settings.stop_below} at step {state.step}"
+
+    def history_csv(self) -> str:
+        names = [field.name for field in dataclasses.fields(Record)]
+        rows = [",".join(f"{entry[name]:.10g}" for name in names) for entry in self.state.history]
+        return "\n".join([",".join(names), *rows]) + "\n"
+
+    def run(self, digest: str) -> None:
+        self.restore(digest)
+        while not self.is_over:
+            self.run_leg()
+            if self.is_over or self.state.step % self.settings.validate_every == 0:
+                self.validate()
+            self.save(digest)
+        if self.state.best_step < 0:
+            self.validate()
+        set_variables(self.model.variables, read_arrays(self.work / self.best_name))
+
+
+def validation_scores(predictor: BlockPredictor, data: Dataset) -> Scores:
+    """Score a network on all validation parts of a dataset, counted together."""
+    return scores(sum(score_part(predictor, part, data.n_classes) for part in data.validation))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Backends raise their own classes; their names and words are what they share."""
+    text = f"{type(error).__name__} {error}".lower()
+    return any(word in text for word in ("resourceexhausted", "resource_exhausted", "out of memory", "memoryerror"))
+
+
+def train_network(
+    blueprint: EncoderDecoder,
+    data: Dataset,
+    folder: Path | str,
+    settings: TrainingSettings | None = None,
+    *,
+    seed: int = 0,
+    work: Path | None = None,
+    watch: Watcher | None = None,
+) -> Network:
+    """Train a network and write its folder; the same call again continues, or returns what is there.
+
+    Adam minimises class-weighted cross-entropy and the blueprint's penalties (Guay et al. 2018, section 2.1). The
+    weights with the best validation adjusted Rand score are kept.
+
+    Args:
+        blueprint: What to build.
+        data: What to learn from, and what to validate on.
+        folder: Where the network goes.
+        settings: How; defaults if left out.
+        seed: Of first weights, windows, augmentation and dropout.
+        work: Where checkpoints and history stand meanwhile; beside the folder if left out.
+        watch: Called after every step and every validation; True as answer to a record stops the training.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: The blueprint does not fit the data, or the folder holds something else.
+        TrainingError: The loss became NaN, or memory ran out.
+    """
+    folder, settings = Path(folder), settings or TrainingSettings()
+    work = partial_path(folder) if work is None else work
+    if (blueprint.n_classes, blueprint.n_channels) != (data.n_classes, data.n_channels):
+        raise InputError(
+            f"the blueprint is for {blueprint.n_classes} classes and {blueprint.n_channels} channels, "
+            f"but {data.name} has {data.n_classes} and {data.n_channels}"
+        )
+    content = [blueprint.to_dict(), settings.to_dict(), data.fingerprint, seed]
+    digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+    if (folder / DESCRIPTION).exists():
+        network = Network.open(folder)
+        if network.details.get("digest") == digest:
+            return network
+    if folder.exists():
+        raise InputError(f"{folder} exists and is another network; remove it or choose another folder")
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        training = _Training(blueprint, data, work, settings, seed=seed, watch=watch or (lambda *_: None))
+        training.run(digest)
+    except TrainingError:
+        raise
+    except Exception as error:
+        if _is_out_of_memory(error):
+            message = "memory ran out: choose a smaller batch_size, window_size or n_features"
+            raise TrainingError("memory", message) from error
+        raise
+    network = _finish(training, folder, seed, digest)
+    if work == partial_path(folder):
+        remove(work)
+    else:
+        for path in [work / CHECKPOINT, *work.glob("checkpoint-*.npz"), *work.glob("best-*.npz")]:
+            remove(path)
+    return network
+
+
+def _finish(training: _Training, folder: Path, seed: int, digest: str) -> Network:
+    state, data = training.state, training.data
+    details = {
+        "digest": digest,
+        "seed": seed,
+        "training": training.settings.to_dict(),
+        "data": data.name,
+        "voxel_size_nm": data.voxel_size_nm,
+        "steps": state.step,
+        "best_step": state.best_step,
+        "seconds": round(state.seconds, 3),
+        "stopped": state.stopped,
+        "class_counts": [int(count) for count in np.asarray(data.counts)],
+    }
+    return save_network(
+        folder,
+        training.model,
+        training.blueprint,
+        training.normalization,
+        data.classes,
+        state.best,
+        details=details,
+        history=training.history_csv(),
+    )

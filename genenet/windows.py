@@ -1,0 +1,218 @@
+"""Training windows: where they lie, what they hold, and in which order; each batch follows from (seed, step)."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from genenet.augment import Augmentation, augment
+from genenet.dataset import UNLABELLED, Dataset, Part
+from genenet.errors import InputError
+from genenet.normalization import Normalization
+from genenet.plan import WindowShape
+from genenet.weights import boundary_weights, class_weights
+
+# Voxels remembered per class to draw windows around; plenty for any class, small in memory.
+POSITIONS_PER_CLASS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowSettings:
+    """How windows are drawn and weighted.
+
+    Attributes:
+        batch_size: Windows per step.
+        spacing: Distance of windows on a grid in voxels `(z, y, x)`, walked through in random order; None draws them
+            anywhere.
+        rare_class_share: Share of windows that are drawn around a voxel of a class chosen at random, 0 to 1.
+        class_balance: 1 weighs classes by inverse frequency, 0 equally.
+        weight_floor: The least class weight, relative to the rarest class.
+        boundary_weight: The most that a voxel beside a boundary weighs more; 0 is off, the original code has 25.
+        augmentation: Random changes of each window.
+    """
+
+    batch_size: int = 4
+    spacing: tuple[int, int, int] | None = None
+    rare_class_share: float = 0.0
+    class_balance: float = 0.5
+    weight_floor: float = 0.01
+    boundary_weight: float = 0.0
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("batch_size", 1, 4096),
+            ("rare_class_share", 0, 1),
+            ("class_balance", 0, 2),
+            ("weight_floor", 0, 1),
+            ("boundary_weight", 0, 1000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}")
+        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) < 1):
+            raise InputError(f"`spacing` must be three positive distances (z, y, x), but got {self.spacing}")
+
+
+class TrainingWindows(keras.utils.PyDataset):
+    """Batches of windows for steps `first` to `end`, the same whoever asks and whenever.
+
+    Gives `(images, targets, weights)`: float32 `(batch, *space, channels)`, int32 `(batch, *core)`, float32
+    `(batch, *core)`. Prepared by a thread while the network trains.
+
+    Args:
+        data: Where windows are cut from.
+        window: What a network call reads and writes.
+        normalization: Of the images.
+        settings: How they are drawn.
+        seed: With the step, decides everything.
+        steps: `range` of steps to give.
+
+    Raises:
+        InputError: A part is smaller than the window's output.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        window: WindowShape,
+        normalization: Normalization,
+        settings: WindowSettings,
+        *,
+        seed: int,
+        steps: range,
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
+        self.data = data
+        self.normalization = normalization
+        self.settings = settings
+        self.seed = seed
+        self.steps = steps
+        self.n_dims = len(window.input)
+        flat = (1,) * (3 - self.n_dims)
+        self.input_shape = flat + window.input
+        self.core = flat + window.output
+        for part in data.training:
+            if any(c > n for c, n in zip(self.core, part.shape, strict=True)):
+                raise InputError(
+                    f"a window that writes {_times(self.core)} voxels is larger than the training part "
+                    f"{_times(part.shape)} of {part.labels.name}; choose a smaller window_size"
+                )
+        self.weights = class_weights(data.counts, balance=settings.class_balance, floor=settings.weight_floor)
+        self._room = [_room(part.shape, self.core) for part in data.training]
+        self._chances = np.array([np.prod(room, dtype=np.float64) for room in self._room])
+        self._chances /= self._chances.sum()
+        self._grid = self._grid_starts() if settings.spacing else None
+        labelled = sum(data.counts) / sum(np.prod(part.shape, dtype=np.float64) for part in data.training)
+        self._sparse = labelled < 0.5
+        self._positions = self._find_positions() if settings.rare_class_share or self._sparse else None
+
+    def with_steps(self, steps: range) -> "TrainingWindows":
+        """The same windows for other steps, without looking through the data again."""
+        twin = object.__new__(TrainingWindows)
+        twin.__dict__.update(self.__dict__)
+        keras.utils.PyDataset.__init__(twin, workers=1, use_multiprocessing=False, max_queue_size=6)
+        twin.steps = steps
+        return twin
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.batch(self.steps[index])
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The batch of one step."""
+        pairs = [self._window(step, index) for index in range(self.settings.batch_size)]
+        images = np.stack([image for image, _ in pairs])
+        labels = np.stack([label for _, label in pairs])
+        weights = self.weights[labels]
+        if self.settings.boundary_weight:
+            weights *= np.stack([1 + self._boundaries(label) for _, label in pairs])
+        known = labels != UNLABELLED
+        weights *= labels.size / max(int(np.count_nonzero(known)), 1)
+        return images, np.where(known, labels, 0).astype(np.int32), weights
+
+    def _boundaries(self, labels: np.ndarray) -> np.ndarray:
+        slices = labels if labels.ndim == 3 else labels[None]
+        found = np.stack([boundary_weights(entry, maximum=self.settings.boundary_weight) for entry in slices])
+        return found.reshape(labels.shape)
+
+    def _window(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([self.seed, step, index])
+        part, core_start = self._draw(rng, step * self.settings.batch_size + index)
+        margin = self.settings.augmentation.margin
+        around = (0, margin, margin)
+        start = [
+            s - (i - c) // 2 - m for s, i, c, m in zip(core_start, self.input_shape, self.core, around, strict=True)
+        ]
+        shape = [i + 2 * m for i, m in zip(self.input_shape, around, strict=True)]
+        image = self.normalization(part.read_image(start, shape))
+        labels = part.read_labels(start, shape)
+        if self.n_dims == 2:
+            image, labels = image[0], labels[0]
+        return augment(
+            image,
+            labels,
+            self.settings.augmentation,
+            rng,
+            image_shape=self.input_shape[-self.n_dims :],
+            labels_shape=self.core[-self.n_dims :],
+        )
+
+    # -- where ---------------------------------------------------------------------------------------------------
+
+    def _draw(self, rng: np.random.Generator, number: int) -> tuple[Part, list[int]]:
+        """The part and first core voxel of window `number`."""
+        if self._grid is not None:
+            lap, place = divmod(number, len(self._grid))
+            order = np.random.default_rng([self.seed, 2**31, lap]).permutation(len(self._grid))
+            which, *start = self._grid[order[place]]
+            return self.data.training[which], start
+        if self._positions is not None and (self._sparse or rng.random() < self.settings.rare_class_share):
+            return self._draw_around(rng)
+        which = int(rng.choice(len(self._chances), p=self._chances))
+        return self.data.training[which], [int(rng.integers(n)) for n in self._room[which]]
+
+    def _draw_around(self, rng: np.random.Generator) -> tuple[Part, list[int]]:
+        """A window that holds a voxel of a class drawn at random, anywhere in its core."""
+        positions = self._positions or []
+        which, *voxel = positions[int(rng.integers(len(positions)))][int(rng.integers(POSITIONS_PER_CLASS))]
+        start = []
+        for place, core, room in zip(voxel, self.core, self._room[which], strict=True):
+            start.append(int(np.clip(place - rng.integers(core), 0, room - 1)))
+        return self.data.training[which], start
+
+    def _grid_starts(self) -> list[tuple[int, ...]]:
+        spacing = self.settings.spacing or (1, 1, 1)
+        starts = []
+        for which, room in enumerate(self._room):
+            axes = [range(0, n, step) for n, step in zip(room, spacing, strict=True)]
+            starts += [(which, z, y, x) for z in axes[0] for y in axes[1] for x in axes[2]]
+        return starts
+
+    def _find_positions(self) -> list[np.ndarray]:
+        """`(POSITIONS_PER_CLASS, 4)` per class: part, z, y, x of voxels drawn with replacement."""
+        rng = np.random.default_rng([self.seed, 2**31 + 1])
+        found: list[list[np.ndarray]] = [[] for _ in self.data.classes]
+        for which, part in enumerate(self.data.training):
+            for z in range(part.shape[0]):
+                labels = part.read_labels((z, 0, 0), (1, *part.shape[1:]))[0]
+                for index, places in enumerate(found):
+                    y, x = np.nonzero(labels == index)
+                    if len(y) > POSITIONS_PER_CLASS:
+                        some = rng.integers(len(y), size=POSITIONS_PER_CLASS)
+                        y, x = y[some], x[some]
+                    places.append(np.stack([np.full(len(y), which), np.full(len(y), z), y, x], 1))
+        pooled = [np.concatenate(places) for places in found]
+        return [places[rng.integers(len(places), size=POSITIONS_PER_CLASS)] for places in pooled]
+
+
+def _room(shape: Sequence[int], core: Sequence[int]) -> tuple[int, ...]:
+    """In how many places a core fits, per axis."""
+    return tuple(n - c + 1 for n, c in zip(shape, core, strict=True))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

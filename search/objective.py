@@ -1,0 +1,41 @@
+"""What a trial is worth: train its blueprint, score it on the validation part."""
+
+import logging
+from typing import Any
+
+from genenet.seeds import derived_seed
+from genenet.train import Record, train_network
+from search.study import Study
+from search.trial import Trial
+
+logger = logging.getLogger("genenet")
+
+
+def train_trial(study: Study, trial: Trial) -> dict[str, Any]:
+    """Train a trial; it continues where a killed process left it.
+
+    Returns:
+        Validation scores of the best weights, steps and training seconds, for state.json.
+    """
+
+    def watch(step: int, seconds: float, record: Record | None) -> None:
+        if record is not None:
+            logger.info(
+                "trial %d step %d: adjusted Rand score %.4f, loss %.4f, %.0f s",
+                trial.number,
+                step,
+                record.adjusted_rand,
+                record.loss,
+                seconds,
+            )
+
+    network = train_network(
+        trial.blueprint,
+        study.data,
+        trial.network_folder,
+        study.training,
+        seed=derived_seed(study.seed, "training", trial.number),
+        work=trial.folder,
+        watch=watch,
+    )
+    return {**network.scores, "steps": network.details["steps"], "seconds": network.details["seconds"]}

@@ -1,0 +1,287 @@
+"""The blueprints that a search may try: a range per hyperparameter and per level of the gene tree."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from genenet.errors import InputError
+from genenet.genes import EncoderDecoder, from_dict
+from genenet.hyperparameters import Categorical, Hyperparameter, Integer
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both allowed."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        for value in (self.low, self.high):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise InputError(f"a range needs two numbers, but got {value!r}")
+        if self.low > self.high:
+            raise InputError(f"a range needs low <= high, but got [{self.low}, {self.high}]")
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Choice:
+    """One of several options, by name."""
+
+    options: tuple[str, ...]
+
+    def __init__(self, *options: str) -> None:
+        if not options:
+            raise InputError("a choice needs at least one option")
+        object.__setattr__(self, "options", tuple(options))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Levels:
+    """One range per level of the tree: the root's value first, then deltas that deeper genes may add.
+
+    Levels without an entry, and those that are None, add nothing.
+    """
+
+    levels: tuple[Range | Choice | None, ...]
+
+    def __init__(self, *levels: Range | Choice | None) -> None:
+        if not levels:
+            raise InputError("levels need at least one range, the root's")
+        object.__setattr__(self, "levels", tuple(levels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """Whole numbers `low`, `low + step`, ... up to `high`: what a sampler draws from."""
+
+    low: int
+    high: int
+    step: int = 1
+
+
+# What one draw is made from: whole numbers, real numbers, or options.
+Domain = Whole | Range | Choice
+
+# Gives a value of a domain for a parameter's name.
+Draw = Callable[[str, Domain], Any]
+
+
+def drawing(rng: np.random.Generator) -> Draw:
+    """Draw uniformly with a generator."""
+
+    def draw(name: str, domain: Domain) -> Any:
+        if isinstance(domain, Choice):
+            return domain.options[int(rng.integers(len(domain.options)))]
+        if isinstance(domain, Whole):
+            return domain.low + domain.step * int(rng.integers((domain.high - domain.low) // domain.step + 1))
+        return float(rng.uniform(domain.low, domain.high))
+
+    return draw
+
+
+class Space:
+    """Blueprints around a base.
+
+    Args:
+        base: The blueprint to start from; what no range names stays as it is.
+        ranges: By hyperparameter: a `Range` or `Choice` of the root's values, or `Levels`.
+
+    Raises:
+        InputError: An unknown hyperparameter, or a root range outside of its bounds.
+
+    Example:
+        >>> import genenet as gn
+        >>> space = Space(gn.UNet(n_classes=2), {"n_scales": Range(2, 4), "n_convs": Levels(Range(1, 3), Range(-1, 1))})
+        >>> space.sample(np.random.default_rng(0)).n_scales in (2, 3, 4)
+        True
+    """
+
+    def __init__(self, base: EncoderDecoder, ranges: Mapping[str, Range | Choice | Levels]) -> None:
+        self.base = base.copy()
+        self.levels: dict[str, tuple[Range | Choice | None, ...]] = {}
+        for name, entry in ranges.items():
+            if name not in base.vocabulary:
+                raise InputError(f"the space names `{name}`, but {base.kind} has only {', '.join(base.vocabulary)}")
+            levels = entry.levels if isinstance(entry, Levels) else (entry,)
+            self.levels[name] = levels
+            _check(base.vocabulary[name], levels)
+
+    def sample(self, draw: Draw | np.random.Generator) -> EncoderDecoder:
+        """Draw a blueprint, level by level from the root.
+
+        A delta that would leave its hyperparameter's bounds is drawn from the part of its range that does not;
+        where nothing of the range is left, the gene adds nothing.
+
+        Args:
+            draw: A generator, or a function that gives a value for a parameter's name and domain. Names are
+                `n_features` at the root, `n_features@encode/stack0` below.
+
+        Returns:
+            A blueprint whose values lie within their bounds; whether its window fits is not looked at.
+        """
+        if isinstance(draw, np.random.Generator):
+            draw = drawing(draw)
+        net: EncoderDecoder = self.base.copy()  # type: ignore[assignment]
+        for depth in range(max(map(len, self.levels.values()), default=0)):
+            changes: dict[str, dict[str, float]] = {}
+            for gene in [gene for gene in net.genes.values() if gene.depth == depth]:
+                for name, levels in self.levels.items():
+                    entry = levels[depth] if depth < len(levels) else None
+                    if entry is None or name not in gene.vocabulary:
+                        continue
+                    declaration = gene.vocabulary[name]
+                    if depth == 0:
+                        changes.setdefault("", {})[name] = declaration.total(draw(name, _root_domain(declaration, entry)))
+                        continue
+                    domain = _delta_domain(declaration, entry, gene.total(name))
+                    if domain is not None:
+                        own = net.deltas.get(gene.path, {}).get(name, 0)
+                        changes.setdefault(gene.path, {})[name] = own + draw(f"{name}@{gene.path}", domain)
+            net.update(changes)
+        return net
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data for YAML: the base's blueprint and the ranges."""
+        return {
+            "base": self.base.to_dict(),
+            "ranges": {name: _write(Levels(*levels)) for name, levels in self.levels.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], base: EncoderDecoder | None = None) -> "Space":
+        """From plain data: `{base: blueprint, ranges: {...}}`, or the ranges alone when the base is given."""
+        if not isinstance(content, Mapping):
+            raise InputError(f"a space must map hyperparameters to ranges, but got {content!r}")
+        if base is None:
+            base, content = from_dict(content["base"]), content["ranges"]
+        return cls(base, {name: read_range(entry, name) for name, entry in content.items()})
+
+
+def _check(declaration: Hyperparameter, levels: tuple[Range | Choice | None, ...]) -> None:
+    """Types and root bounds; the rest is bounded while drawing."""
+    name = declaration.name
+    for depth, entry in enumerate(levels):
+        if isinstance(entry, Choice):
+            if not isinstance(declaration, Categorical) or depth:
+                where = "is a number" if not isinstance(declaration, Categorical) else "adds whole numbers below the root"
+                raise InputError(f"`{name}` {where}; give a range, not a choice")
+            for option in entry.options:
+                declaration.total(option)
+        elif isinstance(entry, Range):
+            whole = not depth and isinstance(declaration, Integer) or depth and not _is_real(declaration)
+            if whole and (entry.low != int(entry.low) or entry.high != int(entry.high)):
+                raise InputError(f"`{name}` counts in whole numbers, but its range is [{entry.low}, {entry.high}]")
+            if not depth and isinstance(declaration, Categorical):
+                raise InputError(f"`{name}` must be a choice of {', '.join(declaration.options)} at the root")
+            ends = (entry.low, entry.high) if not depth else ()
+            for end in ends:
+                problem = declaration.problem(end)
+                if problem:
+                    raise InputError(f"the space's range of `{name}`: {problem}")
+
+
+def _is_real(declaration: Hyperparameter) -> bool:
+    return not isinstance(declaration, (Integer, Categorical))
+
+
+def _root_domain(declaration: Hyperparameter, entry: Range | Choice) -> Domain:
+    if isinstance(entry, Range) and isinstance(declaration, Integer):
+        return Whole(int(entry.low), int(entry.high), 2 if declaration.odd else 1)
+    return entry
+
+
+def _delta_domain(declaration: Hyperparameter, entry: Range | Choice, total: float) -> Domain | None:
+    """The part of a delta's range that keeps the value within bounds; None if nothing but nothing is left."""
+    delta_range = entry if isinstance(entry, Range) else Range(0, 0)
+    low, high = delta_range.low, delta_range.high
+    if isinstance(declaration, Categorical):
+        return Whole(int(low), int(high))
+    bounds: Any = declaration
+    low, high = max(low, bounds.low - total), min(high, bounds.high - total)
+    if _is_real(declaration):
+        return Range(low, high) if low < high else None
+    step = 2 if bounds.odd else 1
+    low += low % step  # even deltas keep odd sizes odd
+    high -= (high - low) % step
+    return Whole(int(low), int(high), step) if low < high else None
+
+
+def read_range(entry: Any, name: str) -> Range | Choice | Levels:
+    """Read `{range: [8, 48]}`, `{choice: [max, strided]}` or `{levels: [...]}`.
+
+    Raises:
+        InputError: Anything else; names the hyperparameter.
+    """
+    if isinstance(entry, dict) and len(entry) == 1:
+        (kind, values), *_ = entry.items()
+        if kind == "range" and isinstance(values, list) and len(values) == 2:
+            return Range(*values)
+        if kind == "choice" and isinstance(values, list):
+            return Choice(*map(str, values))
+        if kind == "levels" and isinstance(values, list):
+            return Levels(*(None if value is None else read_range(value, name) for value in values))  # type: ignore[arg-type]
+    raise InputError(
+        f"the space's entry for `{name}` must be {{range: [low, high]}}, {{choice: [...]}} or {{levels: [...]}}, "
+        f"but got {entry!r}"
+    )
+
+
+def _write(entry: Range | Choice | Levels | None) -> Any:
+    if entry is None:
+        return None
+    if isinstance(entry, Range):
+        return {"range": [entry.low, entry.high]}
+    if isinstance(entry, Choice):
+        return {"choice": list(entry.options)}
+    written = [_write(level) for level in entry.levels]
+    return written[0] if len(written) == 1 else {"levels": written}
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Blueprints beyond these are drawn again, not trained.
+
+    Attributes:
+        max_parameters: Trainable parameters.
+        max_memory_gb: Estimated memory of one training step, in 2**30 bytes.
+    """
+
+    max_parameters: int | None = None
+    max_memory_gb: float | None = None
+
+
+def training_memory_gb(net: EncoderDecoder, batch_size: int) -> float:
+    """A rough estimate of one float32 training step: activations and their gradients, weights, gradients and Adam.
+
+    It counts every layer's output twice, so it errs on the high side where the backend frees some early.
+    """
+    plan = net.plan_layers()
+    activations = plan.n_activations(plan.window_shape((net.window_size,) * plan.n_dims).input)
+    return 4 * (2 * batch_size * activations + 4 * plan.n_parameters) / 2**30
+
+
+def problem(net: EncoderDecoder, limits: Limits, batch_size: int, room: tuple[int, ...] | None = None) -> str | None:
+    """Why a blueprint should not be trained, or None.
+
+    Args:
+        net: The blueprint.
+        limits: What it may cost.
+        batch_size: Windows per step.
+        room: Voxels `(y, x)` of the smallest training part, which must hold the window's output.
+    """
+    try:
+        window = net.window_shape()
+    except InputError as error:
+        return str(error)
+    if room is not None and any(size > space for size, space in zip(window.output, room, strict=True)):
+        return f"its window writes {window.output}, more than the training part's {room}"
+    if limits.max_parameters is not None and net.n_parameters > limits.max_parameters:
+        return f"{net.n_parameters:,} parameters are more than {limits.max_parameters:,}"
+    if limits.max_memory_gb is not None:
+        memory = training_memory_gb(net, batch_size)
+        if memory > limits.max_memory_gb:
+            return f"a step would take some {memory:.1f} GB, more than {limits.max_memory_gb:g} GB"
+    return None

@@ -1,0 +1,365 @@
+"""A study: a folder in which any number of processes try blueprints, any of which may die at any time.
+
+    study.yaml          what was asked, resolved
+    trials/0007/        one network tried
+    optuna.journal      what the samplers learn from
+    leaderboard.csv     finished trials, best first
+    report.html         for people
+    ensemble/           members.json, curve.csv
+"""
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from genenet.dataset import Dataset, resolve_data
+from genenet.errors import InputError
+from genenet.folder import read_yaml, remove, write_json, write_text, write_yaml
+from genenet.genes import EncoderDecoder, UNet
+from genenet.network import Network
+from genenet.settings import TrainingSettings
+from search.samplers import SAMPLERS, SeededSampler, suggesting
+from search.space import Limits, Space, problem
+from search.trial import MAX_ATTEMPTS, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+# So many blueprints in a row may be over the limits before the space is called empty.
+MAX_REJECTED_IN_A_ROW = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A trial that this process holds, to train it.
+
+    Attributes:
+        trial: Its files.
+        attempt: 1, or more after a kill.
+    """
+
+    trial: Trial
+    attempt: int
+
+
+class Study:
+    """A search in a folder.
+
+    Args:
+        folder: Of a study that exists; `Study.create` makes one.
+
+    Raises:
+        InputError: There is no study, or its study.yaml is damaged.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "study.yaml").exists():
+            raise InputError(f"{self.folder} is not a study: it holds no study.yaml; `genenet search init` makes one")
+        self.settings = read_yaml(self.folder / "study.yaml")
+        try:
+            self.seed = int(self.settings["seed"])
+            self.n_trials = int(self.settings["n_trials"])
+            self.sampler = str(self.settings["sampler"])
+            self.limits = Limits(**self.settings["limits"])
+            self.space = Space.from_dict(self.settings["space"])
+            self.training = TrainingSettings.from_dict(self.settings["training"], "study.yaml: training")
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.folder / 'study.yaml'} is damaged: {error!r}") from None
+        self._data: Dataset | None = None
+        self._optuna: optuna.Study | None = None
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path | str,
+        space: Space,
+        *,
+        data: str | Path | dict[str, Any],
+        steps: int | None = None,
+        training: TrainingSettings | None = None,
+        n_trials: int = 20,
+        sampler: str = "random",
+        seed: int = 0,
+        limits: Limits | None = None,
+        baseline: EncoderDecoder | bool = True,
+    ) -> "Study":
+        """Make a study's folder; the same call again opens it.
+
+        Args:
+            folder: Where.
+            space: What may be tried.
+            data: A `data.yaml`, or its content.
+            steps: Optimizer steps per trial; short for `training`.
+            training: How each network is trained.
+            n_trials: Networks to draw from the space; the baseline comes on top.
+            sampler: `random` or `tpe`.
+            seed: Of every draw, weight and window.
+            limits: What a network may cost.
+            baseline: A blueprint to be trained first, under the same budget; True for the original U-Net.
+
+        Raises:
+            InputError: The folder holds a study made by other settings, or the data cannot be used.
+        """
+        training = training or TrainingSettings()
+        if steps is not None:
+            training = dataclasses.replace(training, steps=steps)
+        if sampler not in SAMPLERS:
+            raise InputError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but got {sampler!r}")
+        opened = Dataset.open(data)
+        base = space.base
+        if (base.n_classes, base.n_channels) != (opened.n_classes, opened.n_channels):
+            raise InputError(
+                f"the space is for {base.n_classes} classes and {base.n_channels} channels, "
+                f"but {opened.name} has {opened.n_classes} and {opened.n_channels}"
+            )
+        if baseline is True:
+            baseline = UNet(n_classes=opened.n_classes, n_channels=opened.n_channels)
+        settings = {
+            "study": 1,
+            "data": resolve_data(data),
+            "fingerprint": opened.fingerprint,
+            "space": space.to_dict(),
+            "training": training.to_dict(),
+            "n_trials": n_trials,
+            "sampler": sampler,
+            "seed": seed,
+            "limits": dataclasses.asdict(limits or Limits()),
+            "baseline": baseline.to_dict() if isinstance(baseline, EncoderDecoder) else None,
+        }
+        folder = Path(folder)
+        path = folder / "study.yaml"
+        settings = _as_yaml(settings)
+        if path.exists():
+            _refuse_other_settings(read_yaml(path), settings, folder)
+            return cls(folder)
+        (folder / "trials").mkdir(parents=True, exist_ok=True)
+        write_yaml(path, settings)
+        study = cls(folder)
+        if isinstance(baseline, EncoderDecoder):
+            study.enqueue(baseline, label="baseline")
+        return study
+
+    @classmethod
+    def open(cls, folder: "str | Path | Study") -> "Study":
+        """Open a study's folder."""
+        return folder if isinstance(folder, Study) else cls(folder)
+
+    @property
+    def data(self) -> Dataset:
+        """The annotated volumes, opened at first use.
+
+        Raises:
+            InputError: They are not what the study was made with.
+        """
+        if self._data is None:
+            self._data = Dataset.open(self.settings["data"])
+            if self._data.fingerprint != self.settings["fingerprint"]:
+                raise InputError(f"the data of {self.folder} changed since the study was made; start a new study")
+        return self._data
+
+    @property
+    def optuna(self) -> optuna.Study:
+        """What the samplers learn from."""
+        if self._optuna is None:
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            storage = JournalStorage(JournalFileBackend(str(self.folder / "optuna.journal")))
+            sampler = SeededSampler(self.sampler, self.seed)
+            self._optuna = optuna.create_study(
+                storage=storage, study_name="genenet", sampler=sampler, direction="maximize", load_if_exists=True
+            )
+        return self._optuna
+
+    def _lock(self) -> filelock.BaseFileLock:
+        return filelock.FileLock(self.folder / "lock")
+
+    # -- trials ----------------------------------------------------------------------------------------------------
+
+    def trials(self) -> list[Trial]:
+        """All trials, by number."""
+        folders = sorted((self.folder / "trials").glob("[0-9]*"), key=lambda path: int(path.name))
+        return [Trial(folder) for folder in folders if (folder / "state.json").exists()]
+
+    def enqueue(self, blueprint: EncoderDecoder, label: str = "") -> None:
+        """Have a blueprint of one's own tried next, on top of `n_trials`."""
+        with self._lock():
+            self.optuna.enqueue_trial({}, user_attrs={"blueprint": blueprint.to_dict(), "label": label})
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[Claim | None]:
+        """Take a trial to work on: one that was killed, or the next of the budget; None when none is left.
+
+        The trial is held until the block ends. A trial whose process dies is free for the next that claims.
+        """
+        with self._lock():
+            lock, trial = self._next()
+        if trial is None or lock is None:
+            yield None
+            return
+        try:
+            yield Claim(trial, trial.begin_attempt())
+        finally:
+            lock.release()
+
+    def _next(self) -> tuple[filelock.BaseFileLock | None, Trial | None]:
+        self._adopt_unborn()
+        for trial in self.trials():
+            if trial.state["state"] in ("running", "waiting"):
+                lock = trial.lock()
+                with contextlib.suppress(filelock.Timeout):
+                    lock.acquire(timeout=0)
+                    if trial.attempts < MAX_ATTEMPTS:
+                        return lock, trial
+                    reason = f"its process was killed {trial.attempts} times; does it take more memory than there is?"
+                    self.finish(trial, "failed", reason=reason)
+                    lock.release()
+        return self._draw()
+
+    def _draw(self) -> tuple[filelock.BaseFileLock | None, Trial | None]:
+        """The next trial of the budget; blueprints over the limits are counted and drawn again."""
+        for _ in range(MAX_REJECTED_IN_A_ROW):
+            waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if not waiting and self.n_drawn() >= self.n_trials:
+                return None, None
+            trial = self._give_birth(self.optuna.ask())
+            if trial is not None:
+                lock = trial.lock()
+                lock.acquire(timeout=0)
+                return lock, trial
+        raise InputError(
+            f"{MAX_REJECTED_IN_A_ROW} blueprints in a row could not be built or were over the limits; "
+            "widen the limits, or narrow the space"
+        )
+
+    def n_drawn(self) -> int:
+        """Trials that count towards the budget: drawn from the space and not rejected."""
+        states = [trial.state for trial in self.trials()]
+        return sum(state["state"] != "rejected" and not state.get("enqueued") for state in states)
+
+    def _adopt_unborn(self) -> None:
+        """Finish what a process began that was killed between the sampler's answer and the trial's folder."""
+        born = {trial.number for trial in self.trials()}
+        for entry in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if entry.number not in born:
+                self._give_birth(optuna.trial.Trial(self.optuna, entry._trial_id))
+
+    def _give_birth(self, asked: optuna.trial.Trial) -> Trial | None:
+        """Write a trial's folder; None where its blueprint is rejected."""
+        trial = Trial(self.folder / "trials" / f"{asked.number:04d}")
+        given = asked.user_attrs.get("blueprint")
+        if given is not None:
+            from genenet.genes import from_dict
+
+            net = from_dict(given)
+        else:
+            net = self.space.sample(suggesting(asked))
+        room = min(part.shape for part in self.data.training)[-2:]
+        batch_size = self.training.windows.batch_size
+        reason = None if given is not None else problem(net, self.limits, batch_size, room)
+        remove(trial.folder)
+        trial.folder.mkdir(parents=True)
+        write_json(trial.folder / "blueprint.json", net.to_dict())
+        details: dict[str, Any] = {"enqueued": given is not None}
+        if asked.user_attrs.get("label"):
+            details["label"] = asked.user_attrs["label"]
+        if reason is None:
+            trial.write_state("waiting", **details)
+            return trial
+        self.optuna.tell(asked.number, state=TrialState.PRUNED)
+        trial.write_state("rejected", reason=reason, **details)
+        logger.info("trial %d is rejected: %s", trial.number, reason)
+        return None
+
+    def finish(self, trial: Trial, state: str, **details: Any) -> None:
+        """Tell the sampler how a trial ended, then write it down.
+
+        Args:
+            trial: Which.
+            state: `done` with `adjusted_rand` among the details, or `failed` with a `reason`.
+            **details: For state.json.
+        """
+        known = {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}
+        with self._lock():
+            if state == "done":
+                self.optuna.tell(trial.number, float(details["adjusted_rand"]), skip_if_finished=True)
+            else:
+                self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            trial.write_state(state, **{**known, **details})
+            self._write_leaderboard()
+
+    # -- running and reading ---------------------------------------------------------------------------------------
+
+    def run(self, n_trials: int | None = None, *, workers: int = 1) -> None:
+        """Work until the budget is done; the same call after a kill continues.
+
+        Args:
+            n_trials: A new budget for the study, if larger than the one it has.
+            workers: Processes on this machine, which share its cores.
+        """
+        from search.launch import run_workers
+        from search.worker import work
+
+        if n_trials is not None and n_trials > self.n_trials:
+            self.extend(n_trials)
+        if workers == 1:
+            work(self)
+        else:
+            run_workers(self.folder, workers)
+
+    def extend(self, n_trials: int) -> None:
+        """Give the study a larger budget."""
+        with self._lock():
+            self.settings = {**read_yaml(self.folder / "study.yaml"), "n_trials": n_trials}
+            write_yaml(self.folder / "study.yaml", self.settings)
+            self.n_trials = n_trials
+
+    def table(self) -> "pd.DataFrame":
+        """All trials with their states, by number."""
+        import pandas as pd
+
+        return pd.DataFrame([trial.describe() for trial in self.trials()])
+
+    def leaderboard(self) -> "pd.DataFrame":
+        """Finished trials, best validation adjusted Rand score first."""
+        table = self.table()
+        if table.empty:
+            return table
+        done = table[table["state"] == "done"].sort_values("adjusted_rand", ascending=False, kind="stable")
+        return done.drop(columns=["state", "reason"]).reset_index(drop=True)
+
+    def _write_leaderboard(self) -> None:
+        write_text(self.folder / "leaderboard.csv", self.leaderboard().to_csv(index=False))
+
+    def networks(self) -> list[Network]:
+        """The trained networks, best validation adjusted Rand score first."""
+        done = [trial for trial in self.trials() if trial.state["state"] == "done"]
+        return sorted((trial.network() for trial in done), key=lambda n: -n.scores["adjusted_rand"])
+
+
+def _as_yaml(value: Any) -> Any:
+    """What YAML gives back: tuples become lists."""
+    if isinstance(value, dict):
+        return {str(key): _as_yaml(entry) for key, entry in value.items()}
+    return [_as_yaml(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+
+def _refuse_other_settings(old: Any, new: dict[str, Any], folder: Path) -> None:
+    for key in new:
+        if key != "n_trials" and (not isinstance(old, dict) or old.get(key) != new[key]):
+            raise InputError(
+                f"{folder} holds a study made by other settings: `{key}` differs; "
+                "choose another folder, or continue it with `genenet search run`"
+            )

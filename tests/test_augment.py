@@ -1,0 +1,287 @@
+"""The law of every augmentation, and that labels always follow the image."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+
+from genenet import augment as module
+from genenet.augment import Augmentation, augment
+from genenet.errors import InputError
+
+OFF = Augmentation.off()
+ELASTIC = dataclasses.replace(OFF, elastic=3.0, elastic_spacing=24.0)
+EVERYTHING = Augmentation()
+ONE_BY_ONE = {
+    "elastic": ELASTIC,
+    "reflect": dataclasses.replace(OFF, reflect=True),
+    "rotate": dataclasses.replace(OFF, rotate=True),
+    "brightness": dataclasses.replace(OFF, brightness=0.5),
+    "contrast": dataclasses.replace(OFF, contrast=0.3),
+    "noise": dataclasses.replace(OFF, noise=0.2),
+    "everything": EVERYTHING,
+}
+MOVING = {name: ONE_BY_ONE[name] for name in ("elastic", "reflect", "rotate")}
+
+
+def read(settings, shape, seed=0, channels=1, kind=np.int8):
+    """Make a window with its margin, every voxel another value, and the same numbers, wrapped, as labels."""
+    margin = settings.margin
+    space = (*shape[:-2], *(length + 2 * margin for length in shape[-2:]))
+    image = np.random.default_rng(seed).normal(size=(*space, channels)).astype(np.float32)
+    return image, np.arange(np.prod(space)).reshape(space).astype(kind)
+
+
+def run(image, labels, settings, seed, shape, labels_shape=None):
+    rng = np.random.default_rng(seed)
+    return augment(image, labels, settings, rng, image_shape=shape, labels_shape=labels_shape or shape)
+
+
+@pytest.mark.parametrize("shape", [(20, 16), (3, 20, 16)])
+def test_off_is_the_centre(shape):
+    image, labels = read(OFF, shape, channels=2)
+    inner = (*shape[:-2], 12, 10)
+    got_image, got_labels = run(image, labels, OFF, 0, shape, inner)
+    np.testing.assert_array_equal(got_image, image)
+    np.testing.assert_array_equal(got_labels, labels[..., 4:-4, 3:-3])
+
+
+@pytest.mark.parametrize("settings", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+@pytest.mark.parametrize("shape", [(32, 32), (4, 32, 32)])
+def test_what_comes_back_is_new_contiguous_and_of_the_shape_asked(settings, shape):
+    image, labels = read(settings, shape, channels=3)
+    before = image.copy(), labels.copy()
+    inner = (*shape[:-2], 20, 20)
+    got_image, got_labels = run(image, labels, settings, 1, shape, inner)
+    assert got_image.shape == (*shape, 3)
+    assert got_image.dtype == np.float32
+    assert got_labels.shape == inner
+    assert got_labels.dtype == labels.dtype
+    for array in (got_image, got_labels):
+        assert array.flags.c_contiguous
+        assert array.flags.owndata
+        assert array.flags.writeable
+    got_image[:], got_labels[:] = 0, 0
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+@pytest.mark.parametrize("settings", ONE_BY_ONE.values(), ids=ONE_BY_ONE)
+def test_the_same_seed_gives_the_same_window(settings):
+    image, labels = read(settings, (32, 32))
+    first = run(image, labels, settings, 5, (32, 32))
+    module._displacement_sheet.cache_clear()  # as in another process
+    for one, other in zip(first, run(image, labels, settings, 5, (32, 32)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    others = [run(image, labels, settings, seed, (32, 32))[0] for seed in range(8)]
+    assert any((other != first[0]).any() for other in others)
+
+
+@pytest.mark.parametrize("settings", MOVING.values(), ids=MOVING)
+@pytest.mark.parametrize("shape", [(48, 48), (4, 48, 48)])
+@pytest.mark.parametrize("seed", range(8))
+def test_labels_follow_the_image(settings, shape, seed):
+    _, labels = read(settings, shape, kind=np.int32)
+    image = labels[..., None].astype(np.float32)
+    inner = (*shape[:-2], 30, 30)  # as of a network with valid padding
+    got_image, got_labels = run(image, labels, settings, seed, shape, inner)
+    np.testing.assert_array_equal(got_image[..., 9:-9, 9:-9, 0], got_labels)
+
+
+def test_labels_follow_the_image_in_z_too():
+    _, labels = read(EVERYTHING, (5, 32, 32), kind=np.int32)
+    settings = dataclasses.replace(EVERYTHING, brightness=0.0, contrast=0.0, noise=0.0)
+    got_image, got_labels = run(labels[..., None], labels, settings, 3, (5, 32, 32), (3, 24, 24))
+    np.testing.assert_array_equal(got_image[1:-1, 4:-4, 4:-4, 0], got_labels)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int32, np.int64])
+def test_unlabelled_voxels_stay_unlabelled(kind):
+    settings = ELASTIC
+    image, labels = read(settings, (40, 40))
+    labels = np.random.default_rng(0).choice(np.array([-1, 2, 100]).astype(kind), size=labels.shape)
+    _, got = run(image, labels, settings, 0, (40, 40))
+    assert got.dtype == kind
+    assert set(np.unique(got)) == set(np.unique(labels))
+
+
+@pytest.mark.parametrize("elastic", [1.0, 4.0, 10.0])
+def test_displacements_have_the_strength_asked_and_stay_within_the_margin(elastic):
+    settings = dataclasses.replace(OFF, elastic=elastic)
+    sheet = module._displacement_sheet(900, 700, settings.elastic, settings.elastic_spacing)
+    assert sheet.shape == (2, 900, 700)
+    assert np.abs(sheet).max() <= settings.margin
+    assert sheet.std() == pytest.approx(np.sqrt(elastic**2 + 1 / 12), rel=0.1)  # 1/12: whole voxels
+    assert np.abs(sheet.mean()) < elastic / 4
+
+
+def test_displacements_are_smooth():
+    sheet = module._displacement_sheet(500, 500, 4.0, 48.0)
+    assert max(np.abs(np.diff(sheet, axis=axis)).max() for axis in (1, 2)) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_fill_shows(seed):
+    settings, shape = dataclasses.replace(OFF, elastic=3.0), (64, 64)
+    inner = (slice(settings.margin, -settings.margin),) * 2
+    image, _ = read(settings, shape)
+    for places in np.indices(image.shape[:-1], dtype=np.int32):  # where every voxel came from, in y and in x
+        got, moved = run(np.ones_like(image), places, settings, seed, shape)
+        assert (got == 1).all()
+        assert np.abs(moved - places[inner]).max() <= settings.margin
+
+
+def test_slices_move_alike():
+    image, _ = read(ELASTIC, (4, 40, 40))
+    image[:] = image[:1]
+    got, _ = run(image, np.zeros(image.shape[:-1], np.uint8), ELASTIC, 0, (4, 40, 40))
+    assert (got != image[:, 11:-11, 11:-11]).any()
+    np.testing.assert_array_equal(got, np.broadcast_to(got[:1], got.shape))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_and_columns_move_by_different_amounts(seed):
+    image, labels = read(ELASTIC, (40, 40))
+    inner = (slice(ELASTIC.margin, -ELASTIC.margin),) * 2
+    down, right = (
+        run(image, places, ELASTIC, seed, (40, 40))[1] - places[inner]
+        for places in np.indices(labels.shape, dtype=np.int32)
+    )
+    assert np.abs(down).max() > 0
+    assert np.abs(right).max() > 0
+    assert (down != right).any()
+
+
+def test_reflections_reverse_axes_half_of_the_time():
+    settings = dataclasses.replace(OFF, reflect=True)
+    image, labels = read(settings, (2, 3, 4), kind=np.int32)
+    seen = [run(image, labels, settings, seed, (2, 3, 4))[1] for seed in range(200)]
+    possible = [labels[::z, ::y, ::x].tobytes() for z in (1, -1) for y in (1, -1) for x in (1, -1)]
+    assert {one.tobytes() for one in seen} == set(possible)
+    for axis, first in ((0, labels[0, 0, 0]), (1, labels[0, 0, 0]), (2, labels[0, 0, 0])):
+        kept = sum(np.argwhere(one == first)[0][axis] == 0 for one in seen)
+        assert 70 <= kept <= 130  # within four standard deviations of 100
+
+
+def test_rotations_turn_by_right_angles():
+    settings = dataclasses.replace(OFF, rotate=True)
+    image, labels = read(settings, (2, 5, 5), kind=np.int32)
+    seen = {run(image, labels, settings, seed, (2, 5, 5))[1].tobytes() for seed in range(60)}
+    assert seen == {np.ascontiguousarray(np.rot90(labels, turns, (1, 2))).tobytes() for turns in range(4)}
+
+
+def test_brightness_shifts_all_voxels_alike():
+    settings = dataclasses.replace(OFF, brightness=0.5)
+    image, labels = read(settings, (16, 16), channels=2)
+    shifts = []
+    for seed in range(100):
+        difference = run(image, labels, settings, seed, (16, 16))[0] - image
+        np.testing.assert_allclose(difference, difference.mean(), atol=1e-6)
+        shifts.append(difference.mean())
+    assert -0.5 <= min(shifts) < -0.4
+    assert 0.4 < max(shifts) <= 0.5
+
+
+def test_contrast_stretches_around_the_mean_of_each_channel():
+    settings = dataclasses.replace(OFF, contrast=0.3)
+    image, labels = read(settings, (16, 16), channels=2)
+    image[..., 1] += 5
+    factors = []
+    for seed in range(100):
+        got, _ = run(image, labels, settings, seed, (16, 16))
+        np.testing.assert_allclose(got.mean(axis=(0, 1)), image.mean(axis=(0, 1)), atol=1e-5)
+        ratio = got.std(axis=(0, 1)) / image.std(axis=(0, 1))
+        assert ratio[0] == pytest.approx(ratio[1], rel=1e-5)
+        factors.append(ratio[0])
+    assert 0.7 - 1e-5 <= min(factors) < 0.75
+    assert 1.25 < max(factors) <= 1.3 + 1e-5
+
+
+def test_noise_has_the_strength_asked():
+    settings = dataclasses.replace(OFF, noise=0.2)
+    image, labels = read(settings, (100, 100))
+    added = run(image, labels, settings, 0, (100, 100))[0] - image
+    assert added.std() == pytest.approx(0.2, rel=0.03)  # four standard deviations of it, 0.2 / sqrt(2 * 10000)
+    assert added.mean() == pytest.approx(0, abs=0.008)
+
+
+def test_deformation_keeps_the_noise_of_the_image():
+    image, labels = read(ELASTIC, (100, 100))
+    got, _ = run(image, labels, ELASTIC, 0, (100, 100))
+    assert got.std() == pytest.approx(image.std(), rel=0.03)
+
+
+@pytest.mark.parametrize("failure", [None, AttributeError("_ARRAY_API not found")], ids=["missing", "broken"])
+def test_without_elasticdeform_the_cure_is_named(failure, monkeypatch):
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            if name == "elasticdeform":
+                raise failure
+
+    if failure is None:
+        monkeypatch.setitem(sys.modules, "elasticdeform", None)
+    else:
+        monkeypatch.delitem(sys.modules, "elasticdeform", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    module._displacement_sheet.cache_clear()
+    image, labels = read(ELASTIC, (32, 32))
+    cure = "run `pip install --no-binary elasticdeform elasticdeform`, .* it needs a C compiler; or set elastic=0"
+    with pytest.raises(InputError, match=cure):
+        run(image, labels, ELASTIC, 0, (32, 32))
+    image, labels = read(OFF, (32, 32))
+    run(image, labels, OFF, 0, (32, 32))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"elastic": -1.0}, "`elastic` must be a number of at least 0, but got elastic=-1.0"),
+        ({"noise": float("nan")}, "`noise` must be a number of at least 0, but got noise=nan"),
+        ({"brightness": float("inf")}, "`brightness` must be a number of at least 0, but got brightness=inf"),
+        ({"contrast": 1.0}, "`contrast` must be below 1, or it inverts the image, but got contrast=1.0"),
+        (
+            {"elastic": 20.0},
+            r"`elastic_spacing` must be at least 1 and four times `elastic`, .* elastic_spacing=48.0, elastic=20.0",
+        ),
+    ],
+)
+def test_impossible_strengths_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Augmentation(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "read_shape", "shape", "labels_shape", "message"),
+    [
+        (OFF, (8,), (8,), (8,), r"windows must be \(y, x\) or \(z, y, x\), but got \(8,\) and labels of \(8,\)"),
+        (OFF, (8, 8), (8, 8), (4, 8, 8), r"windows must be \(y, x\) or \(z, y, x\), but got \(8, 8\) and labels of"),
+        (OFF, (8, 8), (8, 8), (7, 7), r"`labels_shape` must be smaller .* by even numbers, but got \(7, 7\), \(8, 8\)"),
+        (OFF, (8, 8), (8, 8), (10, 10), r"`labels_shape` must be smaller than `image_shape`"),
+        (
+            OFF,
+            (9, 8),
+            (8, 8),
+            (8, 8),
+            r"a window of \(8, 8\) must be read as \(8, 8\), margin 0 in y and x, but got an",
+        ),
+        (
+            ELASTIC,
+            (8, 8),
+            (8, 8),
+            (8, 8),
+            r"a window of \(8, 8\) must be read as \(30, 30\), margin 11 in y and x, but got an image of \(8, 8\)",
+        ),
+        (
+            dataclasses.replace(OFF, rotate=True),
+            (8, 6),
+            (8, 6),
+            (8, 6),
+            r"`rotate` needs windows that are square in \(y, x\), but got \(8, 6\) .* or set rotate=False",
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(settings, read_shape, shape, labels_shape, message):
+    image, labels = np.zeros((*read_shape, 1), np.float32), np.zeros(read_shape, np.uint8)
+    with pytest.raises(InputError, match=message):
+        run(image, labels, settings, 0, shape, labels_shape)
