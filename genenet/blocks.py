@@ -1,20 +1,26 @@
-"""Run a network over a volume block by block; the pieces of its answer fit without seams."""
+"""Run networks over a volume block by block; the pieces of their answer fit without seams."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from genenet.dataset import UNLABELLED, Part
 from genenet.metrics import contingency
 from genenet.normalization import Normalization
-from genenet.plan import Plan
+from genenet.operations import Normalization as NormalizationLayer
+from genenet.plan import Plan, WindowShape
 from genenet.tiling import Fit, blocks, choose_core, fit_core
+
+if TYPE_CHECKING:
+    import keras
 
 # What a block may write at once: the largest tensor of a network with 64 features is then 64 million numbers.
 MAX_CORE_VOXELS = 2**20
 
+# Reads `(start, shape)` `(z, y, x)` as an image `(*shape, channels)`, mirrored beyond the edges.
 Reader = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 
 
@@ -26,22 +32,34 @@ class BlockPredictor:
         model: From normalised images to probabilities.
         plan: Its layers, for the geometry of its windows.
         normalization: Of the images.
+        window: The training window. Networks with group normalization see windows of this size only, since their
+            answer depends on it; the others see whatever is fast.
     """
 
-    model: keras.Model
+    model: "keras.Model"
     plan: Plan
     normalization: Normalization
+    window: WindowShape
 
     @property
-    def stride(self) -> tuple[int, int, int]:
+    def stride(self) -> tuple[int, ...]:
         """What cores must be multiples of, `(z, y, x)`."""
-        stride = (1,) * (3 - self.plan.n_dims) + self.plan.total_stride
-        return stride[0], stride[1], stride[2]
+        return (1,) * (3 - self.plan.n_dims) + self.plan.total_stride
 
-    def choose_core(self, shape: Sequence[int], max_voxels: int = MAX_CORE_VOXELS) -> tuple[int, ...]:
-        """Blocks for a volume `(z, y, x)`; slices of a 2-D network need no context from each other."""
-        free = [True] * (3 - self.plan.n_dims) + [False] * self.plan.n_dims
-        return choose_core(shape, self.stride, max_voxels, free=free)
+    @property
+    def depends_on_window(self) -> bool:
+        """Whether statistics of the whole window enter the answer."""
+        operations = [layer.operation for layer in self.plan.layers.values()]
+        return any(isinstance(o, NormalizationLayer) and o.kind == "group" for o in operations)
+
+    def largest_core(self) -> tuple[int, ...] | None:
+        """The core of a training window, `(z, y, x)`, where no other window may be used; else None."""
+        if not self.depends_on_window:
+            return None
+        smallest = fit_core(self.plan, self.plan.total_stride)
+        room = [w - n for w, n in zip(self.window.input, smallest.input, strict=True)]
+        core = [s + max(r, 0) // s * s for r, s in zip(room, self.plan.total_stride, strict=True)]
+        return (1,) * (3 - self.plan.n_dims) + tuple(core)
 
     def fit(self, core: Sequence[int]) -> Fit:
         """The window for a core `(z, y, x)`; a 2-D network reads its slices as a batch."""
@@ -62,24 +80,85 @@ class BlockPredictor:
         """
         batch = self.normalization(images)
         batch = batch[None] if self.plan.n_dims == 3 else batch
-        answer = self.model.predict_on_batch(batch)
-        answer = answer[0] if self.plan.n_dims == 3 else answer
-        return answer[fit.keep]
+        answer = np.asarray(self.model.predict_on_batch(batch), np.float32)
+        return (answer[0] if self.plan.n_dims == 3 else answer)[fit.keep]
 
 
-def score_part(predictor: BlockPredictor, part: Part, n_classes: int, max_voxels: int = MAX_CORE_VOXELS) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class MeanPredictor:
+    """Networks whose answers are combined, block by block.
+
+    Attributes:
+        members: One network or several with the same classes.
+        vote: Count the members' most probable classes instead of averaging their probabilities.
+    """
+
+    members: tuple[BlockPredictor, ...]
+    vote: bool = False
+
+    def choose_core(self, shape: Sequence[int], max_voxels: int = MAX_CORE_VOXELS) -> tuple[int, ...]:
+        """Blocks for a volume `(z, y, x)` that every member can give."""
+        stride = [math.lcm(*sides) for sides in zip(*(member.stride for member in self.members), strict=True)]
+        flat = 3 - min(member.plan.n_dims for member in self.members)
+        free = [axis < flat for axis in range(3)]
+        core = choose_core(shape, stride, max_voxels, free=free)
+        for limit in filter(None, (member.largest_core() for member in self.members)):
+            core = tuple(
+                max(step, min(side, most) // step * step) for side, most, step in zip(core, limit, stride, strict=True)
+            )
+        return core
+
+    def fits(self, core: Sequence[int]) -> list[Fit]:
+        """Every member's window for a core."""
+        return [member.fit(core) for member in self.members]
+
+    def read(self, read: Reader, start: Sequence[int], fits: Sequence[Fit]) -> np.ndarray:
+        """Read once what all members need for the core that begins at `start`."""
+        lead = [max(sides) for sides in zip(*(fit.lead for fit in fits), strict=True)]
+        tail = [
+            max(sides)
+            for sides in zip(*([n - m for n, m in zip(f.input, f.lead, strict=True)] for f in fits), strict=True)
+        ]
+        shape = [a + b for a, b in zip(lead, tail, strict=True)]
+        return read([s - a for s, a in zip(start, lead, strict=True)], shape)
+
+    def predict(self, images: np.ndarray, fits: Sequence[Fit]) -> np.ndarray:
+        """Combine the members' answers for images that `read` gave.
+
+        Returns:
+            float32 `(z, y, x, classes)`: mean probabilities, or shares of votes.
+        """
+        lead = [max(sides) for sides in zip(*(fit.lead for fit in fits), strict=True)]
+        total: np.ndarray | None = None
+        for member, fit in zip(self.members, fits, strict=True):
+            inside = tuple(slice(a - b, a - b + n) for a, b, n in zip(lead, fit.lead, fit.input, strict=True))
+            answer = as_votes(member.predict(images[inside], fit)) if self.vote else member.predict(images[inside], fit)
+            total = answer if total is None else total + answer
+        if total is None:
+            raise ValueError("there are no members to predict with")
+        return total if len(self.members) == 1 else total / np.float32(len(self.members))
+
+
+def as_votes(probabilities: np.ndarray) -> np.ndarray:
+    """1 for the most probable class, 0 for the others; shape and dtype stay."""
+    votes = np.zeros_like(probabilities)
+    np.put_along_axis(votes, probabilities.argmax(-1)[..., None], 1, -1)
+    return votes
+
+
+def score_part(predictor: MeanPredictor, part: Part, n_classes: int, max_voxels: int = MAX_CORE_VOXELS) -> np.ndarray:
     """Count label against prediction over a whole part, block by block.
 
     Returns:
         The contingency table `(n_classes, n_classes)`, rows labels.
     """
     core = predictor.choose_core(part.shape, max_voxels)
-    fit = predictor.fit(core)
+    fits = predictor.fits(core)
     table = np.zeros((n_classes, n_classes), np.int64)
     for box in blocks(part.shape, core):
         start = [side.start for side in box]
         shape = [side.stop - side.start for side in box]
-        images = part.read_image([s - lead for s, lead in zip(start, fit.lead, strict=True)], fit.input)
-        prediction = predictor.predict(images, fit)[tuple(slice(n) for n in shape)].argmax(-1).astype(np.uint8)
+        answer = predictor.predict(predictor.read(part.read_image, start, fits), fits)
+        prediction = answer[tuple(slice(n) for n in shape)].argmax(-1).astype(np.uint8)
         table += contingency(part.read_labels(start, shape), prediction, n_classes, ignore=UNLABELLED)
     return table

@@ -46,8 +46,10 @@ def convert(
     volume = open_volume(source)
     place.check_free(target, overwrite=overwrite)
     partial = place.partial_name(target)
+    size = volume.voxel_size_nm if voxel_size_nm is None else voxel_size_nm
     try:
-        _copy(volume, partial, voxel_size_nm or volume.voxel_size_nm, classes, progress)
+        remove(place.target(partial).path)  # what a killed conversion left
+        _copy(volume, partial, size, classes, progress)
         place.publish(partial, target)
     except BaseException:
         remove(place.target(partial).path)
@@ -90,7 +92,7 @@ def _copy(
 ) -> None:
     total, done = int(np.prod(volume.shape)), 0
     shape, dtype = volume.shape, volume.dtype
-    with create_volume(target, shape, dtype, voxel_size_nm=voxel_size_nm, classes=classes, overwrite=True) as writer:
+    with create_volume(target, shape, dtype, voxel_size_nm=voxel_size_nm, classes=classes) as writer:
         for box in _parts(volume):
             part = volume.read(box)
             writer.write(box, part)

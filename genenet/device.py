@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 from pathlib import Path
 
@@ -55,9 +56,15 @@ def find_device() -> Device:
     return Device(backend, "cpu", f"{os.cpu_count()} CPU cores", fast_bfloat16=cpu_likes_bfloat16())
 
 
+def quieten_tensorflow() -> None:
+    """Keep TensorFlow's start-up and retracing notes out of people's terminals; errors still show."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
 def _import_keras():  # type: ignore[no-untyped-def]  # noqa: ANN202
     """Keras; its backend missing is the user's to mend, and is said in one line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quieten_tensorflow()
     try:
         import keras
     except ImportError as error:

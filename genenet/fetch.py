@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -68,25 +69,32 @@ def fetch(
         The file, or with `unpack` the folder with what was in it.
 
     Raises:
-        InputError: The address cannot be used, the download broke off, the checksum differs, or the archive would
-            write outside its folder.
+        InputError: The address cannot be used, the download broke off, the checksum differs, another file has
+            that name, or the archive would write outside its folder.
     """
     name = _file_name(url)
     if not re.fullmatch(r"[0-9a-fA-F]{32}", md5):
         raise InputError(f"an md5 checksum is 32 hexadecimal digits, but got {md5!r}")
     path = Path(folder) / name
-    if not (path.is_file() and _md5(path) == md5.lower()):
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part := path.with_name(f"{name}.part"), progress)
-        found = _md5(part)
-        if found != md5.lower():
-            part.unlink()
-            raise InputError(
-                f"{url} has the md5 checksum {found}, but {md5.lower()} was expected; nothing was kept, "
-                "check the address and the checksum"
-            )
-        part.replace(path)
+        _fetch_new(url, path, md5.lower(), progress)
+    elif not path.is_file() or _md5(path) != md5.lower():
+        raise InputError(f"{path} exists and has another checksum than {md5}; remove it or choose another folder")
     return _unpack(path) if unpack else path
+
+
+def _fetch_new(url: str, path: Path, md5: str, progress: Progress | None) -> None:
+    part = path.with_name(f"{path.name}.part")
+    _download(url, part, progress)
+    found = _md5(part)
+    if found != md5:
+        part.unlink()
+        raise InputError(
+            f"{url} has the md5 checksum {found}, but {md5} was expected; nothing was kept, "
+            "check the address and the checksum"
+        )
+    part.replace(path)
 
 
 def _file_name(url: str) -> str:
@@ -165,7 +173,7 @@ def _unpack(archive: Path) -> Path:
                 _unpack_zip(archive, beside)
             else:
                 _unpack_tar(archive, beside)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, zlib.error) as error:
         raise InputError(f"cannot unpack {archive}: {error}; fetch it again or unpack it by hand") from error
     return folder
 
@@ -177,7 +185,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
             is_plain = stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
             _check_member(archive, member.filename, is_plain=is_plain)
         _check_room(archive, folder, sum(member.file_size for member in opened.infolist()))
-        opened.extractall(folder)
+        opened.extractall(folder)  # noqa: S202 - every member was checked
 
 
 def _unpack_tar(archive: Path, folder: Path) -> None:
@@ -185,7 +193,7 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         for member in opened.getmembers():
             _check_member(archive, member.name, is_plain=member.isreg() or member.isdir())
         _check_room(archive, folder, sum(member.size for member in opened.getmembers()))
-        opened.extractall(folder, filter="data")
+        opened.extractall(folder, filter="data")  # noqa: S202 - every member was checked
 
 
 def _check_member(archive: Path, name: str, *, is_plain: bool) -> None:

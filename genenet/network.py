@@ -86,7 +86,8 @@ class Network:
         """Load the network to run over volumes block by block."""
         from genenet.blocks import BlockPredictor
 
-        return BlockPredictor(self.load(precision), self.blueprint.plan_layers(), self.normalization)
+        plan, window = self.blueprint.plan_layers(), self.blueprint.window_shape()
+        return BlockPredictor(self.load(precision), plan, self.normalization, window)
 
 
 def save_network(

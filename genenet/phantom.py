@@ -1,25 +1,14 @@
 """A synthetic volume of platelets with every class of the real thing, of any size, from a seed."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
+import genenet.phantom_shapes as shapes
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
-from genenet.phantom_shapes import (
-    Lattice,
-    bumps,
-    cells,
-    chain,
-    chain_depth,
-    chain_volume_nm3,
-    grain,
-    innermost,
-    soft_step,
-)
 
 CLASSES = (
     SegmentationClass(0, "background", "#000000"),
@@ -74,7 +63,7 @@ _ORGANELLES = (
 class _Scene:
     """A volume being drawn: labels and noiseless grey levels at full size, the rest on the coarse grid."""
 
-    lattice: Lattice
+    lattice: shapes.Lattice
     labels: np.ndarray
     grey: np.ndarray
     depth: np.ndarray
@@ -96,19 +85,22 @@ def phantom(
     Args:
         shape: Voxels, `(z, y, x)`, at least `(1, 32, 32)`. Every class finds a place from about 16 x 256 x 256 on.
         seed: The same seed gives the same volume.
-        voxel_size_nm: Edge lengths of a voxel, `(z, y, x)`; objects keep their size in nm.
+        voxel_size_nm: Edge lengths of a voxel, `(z, y, x)`; objects keep their size in nm. Dense granule cores need
+            slices no thicker than about 80 nm.
 
     Returns:
         Image and labels, uint8, both of the given shape.
 
     Raises:
-        InputError: If the shape or the voxel size cannot be used.
+        InputError: If the shape, the seed or the voxel size cannot be used.
 
     >>> image, labels = phantom((4, 64, 64), seed=1)
     >>> image.shape, image.dtype, int(labels.max()) < len(CLASSES)
     ((4, 64, 64), dtype('uint8'), True)
     """
     lattice = _lattice(shape, voxel_size_nm)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"`seed` must be a whole number of at least 0, but got {seed!r}; try 0")
     cell_rng, place_rng, image_rng = np.random.default_rng(seed).spawn(3)
     scene = _draw_cells(cell_rng, lattice)
     _draw_debris(scene, place_rng)
@@ -118,25 +110,25 @@ def phantom(
     return scene.grey, scene.labels
 
 
-def _lattice(shape: Sequence[int], voxel_size_nm: Sequence[float]) -> Lattice:
+def _lattice(shape: Sequence[int], voxel_size_nm: Sequence[float]) -> shapes.Lattice:
     """The checked arguments."""
-    sides, edges = tuple(shape), tuple(voxel_size_nm)
+    sides, edges = (tuple(given) if np.iterable(given) else (given,) for given in (shape, voxel_size_nm))
     whole = all(isinstance(side, int | np.integer) for side in sides)
     if len(sides) != 3 or not whole or any(n < least for n, least in zip(sides, (1, 32, 32), strict=True)):
         raise InputError(
             f"`shape` must be three whole numbers (z, y, x), at least (1, 32, 32), but got {sides}; try (24, 320, 320)"
         )
-    if len(edges) != 3 or not all(edge > 0 and math.isfinite(edge) for edge in edges):
+    if len(edges) != 3 or not all(isinstance(edge, float | int | np.number) and 0 < edge < np.inf for edge in edges):
         raise InputError(
             f"`voxel_size_nm` must be three positive lengths (z, y, x), but got {edges}; try {VOXEL_SIZE_NM}"
         )
     z, y, x = (int(side) for side in sides)
-    return Lattice((z, y, x), (float(edges[0]), float(edges[1]), float(edges[2])))
+    return shapes.Lattice((z, y, x), (float(edges[0]), float(edges[1]), float(edges[2])))
 
 
-def _draw_cells(rng: np.random.Generator, lattice: Lattice) -> _Scene:
+def _draw_cells(rng: np.random.Generator, lattice: shapes.Lattice) -> _Scene:
     """Cells with membranes and the texture of their cytoplasm, as yet without organelles."""
-    depth, owner = cells(rng, lattice, CELL_FRACTION)
+    depth, owner = shapes.cells(rng, lattice, CELL_FRACTION)
     n_cells = owner.max() + 1
     crowd = lattice.noise(rng, 300)
     scene = _Scene(
@@ -150,13 +142,13 @@ def _draw_cells(rng: np.random.Generator, lattice: Lattice) -> _Scene:
     ruffle = 6 + 13 * np.clip(rng.normal(0, 1, n_cells)[owner] + lattice.noise(rng, 500), 0, 2)
     crowding = 0.8 * np.clip(crowd, -0.8, 1.4) + 0.6 * lattice.noise(rng, 80)
     ruffles, clumps, fine = (
-        grain(part, lattice, sigma) for part, sigma in zip(rng.spawn(3), (45, 29, 20), strict=True)
+        shapes.grain(part, lattice, sigma) for part, sigma in zip(rng.spawn(3), (45, 29, 20), strict=True)
     )
     for z, (bump, clump, speck) in enumerate(zip(ruffles, clumps, fine, strict=True)):
         below = lattice.slice(depth, z) + lattice.slice(ruffle, z) * bump
         inside = lattice.slice(scene.cell_grey, z) + 15 * speck
         # Dark clumps where the cell is crowded, none right under the membrane.
-        dark = soft_step(clump + lattice.slice(crowding, z) - 1.85, 0.35) * soft_step(below - 70, 30)
+        dark = np.clip((clump + lattice.slice(crowding, z) - 1.5) / 0.7, 0, 1) * np.clip((below - 40) / 60, 0, 1)
         inside += (DARK_GREY - inside) * dark
         inside -= 34 * np.exp(-(((below - 16) / 16) ** 2)) * (1 + 0.5 * bump)
         scene.labels[z] = np.where(below > 0, CYTOPLASM, BACKGROUND)
@@ -167,20 +159,18 @@ def _draw_cells(rng: np.random.Generator, lattice: Lattice) -> _Scene:
 def _draw_debris(scene: _Scene, rng: np.random.Generator) -> None:
     """Filopodia on the cells and vesicles between them; both are labelled as cytoplasm."""
     volume_um3 = np.prod(scene.lattice.shape) * np.prod(scene.lattice.voxel_size_nm) / 1e9
+    outside = np.argwhere(scene.depth < -200), np.argwhere(np.abs(scene.depth + 20) < 20)
     for number in range(rng.poisson(0.9 * volume_um3)):
         vesicle = number % 6 == 0
-        low, high = (-np.inf, -200.0) if vesicle else (-40.0, 0.0)
-        places = np.argwhere((scene.depth > low) & (scene.depth < high))
+        places = outside[0 if vesicle else 1]
         if len(places) == 0:
             continue
         start = (rng.choice(places) + rng.uniform(size=3)) * scene.lattice.spacing_nm
         size = rng.uniform(70, 220) if vesicle else rng.uniform(15, 35)
-        balls = chain(rng, size, 2 if vesicle else int(rng.integers(8, 40)), 0.4)
+        balls = shapes.chain(rng, size, 2 if vesicle else int(rng.integers(8, 40)), 0.4)
         balls[:, :3] += start
-        box, depth = chain_depth(balls, scene.lattice, 0)
-        if depth.size == 0:
-            continue
-        depth += 0.13 * size * bumps(rng, depth.shape)
+        box, depth = shapes.chain_depth(balls, scene.lattice, 0)
+        depth += 0.13 * size * shapes.bumps(rng, depth.shape)
         hollow = (depth > 45) & vesicle & (number % 12 == 0)
         free = (depth > 0) & (scene.labels[box] == BACKGROUND) & ~hollow
         scene.labels[box][free] = CYTOPLASM
@@ -194,12 +184,14 @@ def _fill(scene: _Scene, organelle: _Organelle, rng: np.random.Generator) -> Non
     smallest = 4 / 3 * np.pi * (0.7 * organelle.radius_nm[0]) ** 3
     filled, n_placed, n_failed = 0.0, 0, 0
     while filled < 0.97 * quota and n_failed < 120:
-        balls = chain(rng, rng.uniform(*organelle.radius_nm), int(rng.integers(*organelle.n_balls)), organelle.bend)
+        balls = shapes.chain(
+            rng, rng.uniform(*organelle.radius_nm), int(rng.integers(*organelle.n_balls)), organelle.bend
+        )
         if organelle.value == CANAL and rng.random() < 0.04:
             balls *= 2  # a lacuna
         # At least two objects per class, so that both ends of the volume get one; smaller ones where it is crowded.
         room = max(min(quota / 2, 1.2 * (quota - filled)), smallest)
-        balls *= min(1.0, np.cbrt(room / chain_volume_nm3(balls))) * max(0.6, 1 - n_failed / 100)
+        balls *= min(1.0, np.cbrt(room / shapes.chain_volume_nm3(balls))) * max(0.6, 1 - n_failed / 100)
         # The first goes to the last third of the slices, the second to the first two, the others everywhere evenly.
         level = (0.83, 0.3)[n_placed] if n_placed < 2 and n_failed < 60 else 0.5 + (n_placed + n_failed) * 0.618034
         balls[:, :3] += _seat(scene, organelle, rng, balls[:, 3].max(), level)
@@ -210,7 +202,7 @@ def _fill(scene: _Scene, organelle: _Organelle, rng: np.random.Generator) -> Non
 
 def _seat(scene: _Scene, organelle: _Organelle, rng: np.random.Generator, radius: float, level: float) -> np.ndarray:
     """A point in nm about `level` of the way through the slices and deep enough in a cell."""
-    z = int((level + rng.normal(0, 0.03)) % 1 * len(scene.depth))
+    z = min(int((level + rng.normal(0, 0.03)) % 1 * len(scene.depth)), len(scene.depth) - 1)
     depth = scene.depth[z].ravel()
     mouth = organelle.value == CANAL and rng.random() < 0.1
     places = np.flatnonzero(np.abs(depth - 10) < 30 if mouth else depth > radius + 50)
@@ -224,13 +216,14 @@ def _seat(scene: _Scene, organelle: _Organelle, rng: np.random.Generator, radius
 
 def _add(scene: _Scene, organelle: _Organelle, rng: np.random.Generator, balls: np.ndarray) -> int:
     """Draw one object if it fits, and count its voxels."""
-    box, depth = chain_depth(balls, scene.lattice, 40)
+    lumpiness = organelle.roughness * balls[:, 3].mean()
+    box, depth = shapes.chain_depth(balls, scene.lattice, 25 + 2.5 * lumpiness)
     labels, grey = scene.labels[box], scene.grey[box]
     free = labels == CYTOPLASM
     if not np.any(free & (depth > 0)):
         return 0
-    lumps = bumps(rng, depth.shape)
-    depth += organelle.roughness * balls[:, 3].mean() * lumps
+    lumps = shapes.bumps(rng, depth.shape)
+    depth += lumpiness * lumps
     inside = free & (depth > 0)
     # Canals may open to the outside; nothing else may touch anything but cytoplasm.
     allowed = free | (labels == BACKGROUND) if organelle.value == CANAL else free
@@ -241,13 +234,18 @@ def _add(scene: _Scene, organelle: _Organelle, rng: np.random.Generator, balls: 
     labels[inside] = organelle.value
     grey[inside] = np.clip(shade, 0, 255)[inside]
     if organelle.value == DENSE_GRANULE:
-        core = innermost(inside, CORE_FRACTION, rng.normal(0, 15, 3), scene.lattice)
+        core = shapes.innermost(inside, CORE_FRACTION, rng.normal(0, 15, 3), scene.lattice)
         labels[core], grey[core] = CORE, CORE_GREY
     return int(np.count_nonzero(inside))
 
 
 def _shade(
-    value: int, rng: np.random.Generator, depth: np.ndarray, lumps: np.ndarray, cell_grey: float, lattice: Lattice
+    value: int,
+    rng: np.random.Generator,
+    depth: np.ndarray,
+    lumps: np.ndarray,
+    cell_grey: float,
+    lattice: shapes.Lattice,
 ) -> np.ndarray | float:
     """Noiseless grey levels of one object of class `value`."""
     own = rng.normal()
@@ -276,9 +274,4 @@ def _take_image(rng: np.random.Generator, scene: _Scene) -> None:
         plane = scene.grey[z].astype(np.float32)
         plane = ndimage.shift(ndimage.gaussian_filter(plane, 1.1), jitter[z], order=1, mode="nearest")
         plane = 128 + (plane - 128) * (1 + contrast[z]) + brightness[z] + lattice.slice(light, z)
-        # The detector counts electrons from heavy metal and the picture is inverted: dark tissue is noisier. Variance
-        # and correlation (0.6 along the fast scan axis, 0.25 across it) as measured on train_z00.
-        noise = rng.standard_normal(plane.shape, dtype=np.float32)
-        noise = ndimage.convolve1d(noise, np.array([-0.08, 0.4, 1, 0.4, -0.08]) / np.sqrt(1.333), axis=1)
-        noise = ndimage.convolve1d(noise, np.array([0.13, 1, 0.13]) / np.sqrt(1.034), axis=0)
-        scene.grey[z] = np.clip(plane + noise * np.sqrt(140 + 1.15 * np.clip(255 - plane, 0, 255)), 0, 255)
+        scene.grey[z] = np.clip(plane + shapes.shot_noise(rng, plane), 0, 255)

@@ -45,7 +45,7 @@ def save_model(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file in float32, without the optimizer."""
     twin = with_policy(model, "float32")
     beside = path.with_suffix(".part.keras")
-    twin.save(beside, include_optimizer=False) if twin.optimizer is not None else twin.save(beside)
+    twin.save(beside)
     beside.rename(path)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from genenet.blocks import BlockPredictor, score_part
+from genenet.blocks import BlockPredictor, MeanPredictor, score_part
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
 from genenet.errors import InputError
@@ -140,7 +140,9 @@ class _Training:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         self.trainer.compile(optimizer=optimizer, loss=cross_entropy(), jit_compile=False)
         optimizer.build(self.trainer.trainable_variables)
-        self.predictor = BlockPredictor(self.model, blueprint.plan_layers(), self.normalization)
+        self.predictor = MeanPredictor(
+            (BlockPredictor(self.model, blueprint.plan_layers(), self.normalization, window),)
+        )
         self.state = _State()
 
     @property
@@ -265,7 +267,7 @@ class _Training:
         set_variables(self.model.variables, read_arrays(self.work / self.best_name))
 
 
-def validation_scores(predictor: BlockPredictor, data: Dataset) -> Scores:
+def validation_scores(predictor: MeanPredictor, data: Dataset) -> Scores:
     """Score a network on all validation parts of a dataset, counted together."""
     return scores(sum(score_part(predictor, part, data.n_classes) for part in data.validation))
 

@@ -159,7 +159,11 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except InputError:
+            if kind is None:  # else what went wrong first says more
+                raise
 
 
 def open_volume(source: Any, *, name: str | None = None) -> Volume:

@@ -35,7 +35,7 @@ class WindowSettings:
     batch_size: int = 4
     spacing: tuple[int, int, int] | None = None
     rare_class_share: float = 0.0
-    class_balance: float = 0.5
+    class_balance: float = 0.25
     weight_floor: float = 0.01
     boundary_weight: float = 0.0
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)

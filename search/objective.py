@@ -3,6 +3,8 @@
 import logging
 from typing import Any
 
+import keras
+
 from genenet.seeds import derived_seed
 from genenet.train import Record, train_network
 from search.study import Study
@@ -29,6 +31,7 @@ def train_trial(study: Study, trial: Trial) -> dict[str, Any]:
                 seconds,
             )
 
+    keras.backend.clear_session()  # what the trial before left behind
     network = train_network(
         trial.blueprint,
         study.data,

@@ -172,7 +172,7 @@ class Study:
         return self._data
 
     @property
-    def optuna(self) -> optuna.Study:
+    def optuna_study(self) -> optuna.Study:
         """What the samplers learn from."""
         if self._optuna is None:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -196,7 +196,7 @@ class Study:
     def enqueue(self, blueprint: EncoderDecoder, label: str = "") -> None:
         """Have a blueprint of one's own tried next, on top of `n_trials`."""
         with self._lock():
-            self.optuna.enqueue_trial({}, user_attrs={"blueprint": blueprint.to_dict(), "label": label})
+            self.optuna_study.enqueue_trial({}, user_attrs={"blueprint": blueprint.to_dict(), "label": label})
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[Claim | None]:
@@ -231,10 +231,10 @@ class Study:
     def _draw(self) -> tuple[filelock.BaseFileLock | None, Trial | None]:
         """The next trial of the budget; blueprints over the limits are counted and drawn again."""
         for _ in range(MAX_REJECTED_IN_A_ROW):
-            waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            waiting = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not waiting and self.n_drawn() >= self.n_trials:
                 return None, None
-            trial = self._give_birth(self.optuna.ask())
+            trial = self._give_birth(self.optuna_study.ask())
             if trial is not None:
                 lock = trial.lock()
                 lock.acquire(timeout=0)
@@ -252,9 +252,9 @@ class Study:
     def _adopt_unborn(self) -> None:
         """Finish what a process began that was killed between the sampler's answer and the trial's folder."""
         born = {trial.number for trial in self.trials()}
-        for entry in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for entry in self.optuna_study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if entry.number not in born:
-                self._give_birth(optuna.trial.Trial(self.optuna, entry._trial_id))
+                self._give_birth(optuna.trial.Trial(self.optuna_study, entry._trial_id))
 
     def _give_birth(self, asked: optuna.trial.Trial) -> Trial | None:
         """Write a trial's folder; None where its blueprint is rejected."""
@@ -278,7 +278,7 @@ class Study:
         if reason is None:
             trial.write_state("waiting", **details)
             return trial
-        self.optuna.tell(asked.number, state=TrialState.PRUNED)
+        self.optuna_study.tell(asked.number, state=TrialState.PRUNED)
         trial.write_state("rejected", reason=reason, **details)
         logger.info("trial %d is rejected: %s", trial.number, reason)
         return None
@@ -294,9 +294,9 @@ class Study:
         known = {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}
         with self._lock():
             if state == "done":
-                self.optuna.tell(trial.number, float(details["adjusted_rand"]), skip_if_finished=True)
+                self.optuna_study.tell(trial.number, float(details["adjusted_rand"]), skip_if_finished=True)
             else:
-                self.optuna.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                self.optuna_study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             trial.write_state(state, **{**known, **details})
             self._write_leaderboard()
 

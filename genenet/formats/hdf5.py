@@ -13,6 +13,8 @@ from genenet.formats.stored import Key, Layout, Stored, Target, VoxelSize, name_
 
 # Lock where the file system can: Lustre and NFS often cannot, and HDF5 would refuse to open the file.
 _LOCKING = "best-effort"
+# With chunks in its cache that a full disk does not take, HDF5 crashes the process when it ends.
+_UNCACHED = {"rdcc_nbytes": 0}
 DEFAULT_DATASET = "data"
 
 
@@ -49,7 +51,7 @@ def create(path: Path, inner: str, layout: Layout, *, compress: bool) -> Target:
     """Make a file with one chunked dataset of zeros, gzipped where `compress`; `element_size_um` is its voxel size."""
     import h5py
 
-    file = h5py.File(path, "w", locking=_LOCKING)
+    file = h5py.File(path, "w", locking=_LOCKING, **_UNCACHED)
     dataset = file.create_dataset(
         inner or DEFAULT_DATASET,
         shape=layout.shape,
@@ -72,7 +74,7 @@ def reopen(path: Path, inner: str, name: str) -> Target:
     import h5py
 
     with reading(name):
-        file = h5py.File(path, "r+", locking=_LOCKING)
+        file = h5py.File(path, "r+", locking=_LOCKING, **_UNCACHED)
         return _target(file, _find(file, inner, path), name)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,6 +176,7 @@ def writing(name: str) -> Iterator[None]:
     """Turn a full disk, or another failure to write, into one line that names the file."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())[:200]
+    except (OSError, RuntimeError) as error:  # h5py and the codecs of Zarr raise the latter
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else " ".join(str(error).split())[:200]
         raise InputError(f"cannot write {name}: {reason}; free some space or choose another folder") from error

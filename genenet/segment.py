@@ -1,0 +1,206 @@
+"""Segment a volume of any size, block by block; killed at any moment and started again, it does only what is missing."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from genenet.blocks import MAX_CORE_VOXELS, MeanPredictor
+from genenet.classes import SegmentationClass
+from genenet.errors import InputError
+from genenet.folder import partial_path, remove, split_suffix
+from genenet.normalization import with_channels
+from genenet.tiling import Box, Fit, blocks
+from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a segmentation took.
+
+    Attributes:
+        output: The file written.
+        seconds: In all, for the blocks of this run.
+        n_voxels: Of this run's blocks.
+        n_blocks: Done in this run.
+        n_kept: Done by an earlier run that was stopped.
+        fractions: Share of the voxels per class, of this run's blocks.
+    """
+
+    output: Path
+    seconds: float
+    n_voxels: int
+    n_blocks: int
+    n_kept: int
+    fractions: tuple[float, ...]
+
+    @property
+    def voxels_per_s(self) -> float:
+        """Speed of this run."""
+        return self.n_voxels / max(self.seconds, 1e-9)
+
+
+class _Progress:
+    """Which blocks are written: a text file beside the output, one line per block after a header."""
+
+    def __init__(self, path: Path, header: str) -> None:
+        self.path = path
+        self.done: set[int] = set()
+        if path.exists():
+            first, *rest = path.read_text(encoding="utf-8").split("\n")
+            if first != header:
+                raise InputError(
+                    f"{path} belongs to an unfinished segmentation with other settings; "
+                    "use the same ones to continue it, or remove the .part files"
+                )
+            # A line without its newline was being written when the process died.
+            self.done = {int(line) for line in rest[:-1]}
+        else:
+            path.write_text(header + "\n", encoding="utf-8")
+
+    def add(self, index: int) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{index}\n")
+        self.done.add(index)
+
+
+def class_dtype(classes: Sequence[SegmentationClass]) -> np.dtype:
+    """The smallest unsigned type that holds every class value."""
+    return np.min_scalar_type(max(entry.value for entry in classes))
+
+
+def segment_volume(
+    predictor: MeanPredictor,
+    classes: Sequence[SegmentationClass],
+    image: Volume | str | Path,
+    output: str | Path,
+    *,
+    identity: str,
+    probabilities: str | Path | None = None,
+    overwrite: bool = False,
+    max_voxels: int = MAX_CORE_VOXELS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Segment a volume and write class values, aligned with the image.
+
+    The image is mirrored at its edges by what the networks need, so blocks give exactly what one window over everything
+    would (docs/design.md, section 4). At most two blocks are in memory.
+
+    Args:
+        predictor: The networks.
+        classes: What their outputs mean.
+        image: `(z, y, x)` or `(z, y, x, channels)`.
+        output: `.ome.zarr`, `.zarr`, `.tif`, `.h5` or `.npy`, by suffix.
+        identity: What tells these networks from others; a stopped run is continued by the same ones only.
+        probabilities: Also write class probabilities there, float16 `(z, y, x, classes)`.
+        overwrite: Replace outputs that exist.
+        max_voxels: The largest block, in voxels.
+        progress: Called with voxels done and voxels in all.
+
+    Returns:
+        What it took.
+
+    Raises:
+        InputError: An output exists, the image has another number of channels, or an unfinished run was made by
+            other settings.
+    """
+    volume = image if isinstance(image, Volume) else open_volume(image)
+    wanted = len(predictor.members[0].normalization.mean)
+    if volume.n_channels != wanted:
+        raise InputError(f"{volume.name} has {volume.n_channels} channels, but the network was trained on {wanted}")
+    shape = volume.shape[:3]
+    core = predictor.choose_core(shape, max_voxels)
+    boxes = list(blocks(shape, core))
+    targets = [Path(output)] + ([Path(probabilities)] if probabilities is not None else [])
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists; choose another name, or ask to overwrite it")
+        target.parent.mkdir(parents=True, exist_ok=True)
+    header = _digest(identity, volume, core, [str(target) for target in targets])
+    progress_file = Path(split_suffix(partial_path(output))[0] + ".json")
+    done = _Progress(progress_file, header)
+    writers = _open_writers(targets, volume, classes, core, fresh=not done.done)
+    todo = [index for index in range(len(boxes)) if index not in done.done]
+    n_kept, started = len(done.done), time.monotonic()
+    values = np.array([entry.value for entry in classes], class_dtype(classes))
+    counts = np.zeros(len(classes), np.int64)
+    n_total, n_voxels = int(np.prod(shape)), 0
+    for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
+        labels = answer.argmax(-1)
+        counts += np.bincount(labels.ravel(), minlength=len(classes))
+        writers[0].write(boxes[index], values[labels])
+        if len(writers) > 1:
+            writers[1].write(boxes[index], answer.astype(np.float16))
+        for writer in writers:
+            writer.flush()
+        done.add(index)
+        n_voxels += labels.size
+        if progress is not None:
+            progress(n_total - sum(_size(boxes[i]) for i in todo) + n_voxels, n_total)
+    for writer, target in zip(writers, targets, strict=True):
+        writer.close()
+        remove(target)
+        partial_path(target).rename(target)
+    remove(progress_file)
+    fractions = tuple(float(count) / max(n_voxels, 1) for count in counts)
+    return Summary(Path(output), time.monotonic() - started, n_voxels, len(todo), n_kept, fractions)
+
+
+def _size(box: Box) -> int:
+    return int(np.prod([side.stop - side.start for side in box]))
+
+
+def _digest(identity: str, volume: Volume, core: Sequence[int], targets: Sequence[str]) -> str:
+    content = [identity, volume.name, list(volume.shape), str(volume.dtype), list(core), list(targets)]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def _open_writers(
+    targets: Sequence[Path], volume: Volume, classes: Sequence[SegmentationClass], core: Sequence[int], *, fresh: bool
+) -> list[Writer]:
+    """Create the outputs beside their places, or open those of a run that was stopped."""
+    if not fresh:
+        return [reopen_volume(partial_path(target)) for target in targets]
+    shape = volume.shape[:3]
+    chunks = tuple(min(c, n) for c, n in zip(core, shape, strict=True))
+    writers = []
+    for target, extra, dtype in zip(targets, ((), (len(classes),)), (class_dtype(classes), np.float16), strict=False):
+        writers.append(
+            create_volume(
+                partial_path(target),
+                (*shape, *extra),
+                np.dtype(dtype),
+                voxel_size_nm=volume.voxel_size_nm,
+                classes=classes if not extra else None,
+                chunks=(*chunks, *extra),
+                overwrite=True,
+            )
+        )
+    return writers
+
+
+def _answers(
+    predictor: MeanPredictor, volume: Volume, todo: Sequence[tuple[int, Box]], core: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Probabilities block by block; the next block is read while the networks work on one."""
+    fits: list[Fit] = predictor.fits(core)
+
+    def read(box: Box) -> np.ndarray:
+        start = [side.start for side in box]
+        return predictor.read(lambda s, n: with_channels(volume.read_mirrored(s, n)), start, fits)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, todo[0][1]) if todo else None
+        for place, (index, box) in enumerate(todo):
+            images = ahead.result()  # type: ignore[union-attr]
+            ahead = pool.submit(read, todo[place + 1][1]) if place + 1 < len(todo) else None
+            inside = tuple(slice(side.stop - side.start) for side in box)
+            yield index, predictor.predict(images, fits)[inside]
