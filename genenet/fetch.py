@@ -24,6 +24,7 @@ Progress = Callable[[int, int], None]
 
 _BLOCK_BYTES = 2**20
 _TIMEOUT_S = 60
+_SCHEMES = ("http", "https")
 _ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 
 
@@ -99,7 +100,7 @@ def _fetch_new(url: str, path: Path, md5: str, progress: Progress | None) -> Non
 
 def _file_name(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in _SCHEMES or not parts.netloc:
         raise InputError(f"an address to fetch starts with http:// or https://, but got {url}")
     name = PurePosixPath(urllib.parse.unquote(parts.path)).name
     if name in ("", "..") or "\\" in name or "\0" in name:
@@ -114,8 +115,8 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         with _request(url, have) as response:
             if have and response.status != http.HTTPStatus.PARTIAL_CONTENT:
                 have = 0
-            total = have + int(response.headers.get("Content-Length") or 0)
-            total = total if response.headers.get("Content-Length") else 0
+            length = response.headers.get("Content-Length")
+            total = have + int(length) if length else 0
             have = _receive(response, part, have, total, progress)
     except urllib.error.HTTPError as error:
         error.close()
@@ -130,16 +131,20 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         raise InputError(f"the download of {url} broke off at {have} of {total} bytes; run it again to continue")
 
 
+class _HttpOnly(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to http and https only; urllib follows those to FTP too."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Give the request that follows, or refuse it."""
+        if urllib.parse.urlsplit(newurl).scheme not in _SCHEMES:
+            raise InputError(f"{req.full_url} leads to {newurl}, which is neither http nor https; check the address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _request(url: str, have: int) -> Any:
     headers = {"User-Agent": "genenet"} | ({"Range": f"bytes={have}-"} if have else {})
-    response = urllib.request.urlopen(  # noqa: S310 - the scheme was checked, and is checked again behind redirects
-        urllib.request.Request(url, headers=headers),  # noqa: S310
-        timeout=_TIMEOUT_S,
-    )
-    if urllib.parse.urlsplit(response.url).scheme not in ("http", "https"):
-        response.close()
-        raise InputError(f"{url} leads to {response.url}, which is neither http nor https; check the address")
-    return response
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
+    return urllib.request.build_opener(_HttpOnly).open(request, timeout=_TIMEOUT_S)
 
 
 def _receive(response: Any, part: Path, have: int, total: int, progress: Progress | None) -> int:
@@ -174,7 +179,8 @@ def _unpack(archive: Path) -> Path:
             else:
                 _unpack_tar(archive, beside)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError, zlib.error) as error:
-        raise InputError(f"cannot unpack {archive}: {error}; fetch it again or unpack it by hand") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"cannot unpack {archive}: {reason}; fetch it again or unpack it by hand") from error
     return folder
 
 

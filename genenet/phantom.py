@@ -29,13 +29,13 @@ CORE_FRACTION = 0.000475 / (0.00235 + 0.000475)
 
 # Mean grey levels (0 to 255) of the public platelet slice train_z00, read off inside its labels.
 BACKGROUND_GREY = 217
-CELL_GREY = 131
+CELL_GREY = 128
 CELL_GREY_SPREAD = 16
-ALPHA_GREY = -34  # relative to the cell around it
+ALPHA_GREY = -38  # relative to the cell around it
 MITOCHONDRION_GREY = 48
-LUMEN_GREY = 208
+LUMEN_GREY = 213
 HALO_GREY = 165
-CORE_GREY = 38
+CORE_GREY = 45
 DARK_GREY = 28  # glycogen and other dark clumps in the cytoplasm
 
 
@@ -85,8 +85,8 @@ def phantom(
     Args:
         shape: Voxels, `(z, y, x)`, at least `(1, 32, 32)`. Every class finds a place from about 16 x 256 x 256 on.
         seed: The same seed gives the same volume.
-        voxel_size_nm: Edge lengths of a voxel, `(z, y, x)`; objects keep their size in nm. Dense granule cores need
-            slices no thicker than about 80 nm.
+        voxel_size_nm: Edge lengths of a voxel, `(z, y, x)`, from 1 to 200; objects keep their size in nm. Dense
+            granule cores need slices no thicker than about 80 nm.
 
     Returns:
         Image and labels, uint8, both of the given shape.
@@ -118,9 +118,9 @@ def _lattice(shape: Sequence[int], voxel_size_nm: Sequence[float]) -> shapes.Lat
         raise InputError(
             f"`shape` must be three whole numbers (z, y, x), at least (1, 32, 32), but got {sides}; try (24, 320, 320)"
         )
-    if len(edges) != 3 or not all(isinstance(edge, float | int | np.number) and 0 < edge < np.inf for edge in edges):
+    if len(edges) != 3 or not all(isinstance(edge, float | int | np.number) and 1 <= edge <= 200 for edge in edges):
         raise InputError(
-            f"`voxel_size_nm` must be three positive lengths (z, y, x), but got {edges}; try {VOXEL_SIZE_NM}"
+            f"`voxel_size_nm` must be three lengths (z, y, x) from 1 to 200, but got {edges}; try {VOXEL_SIZE_NM}"
         )
     z, y, x = (int(side) for side in sides)
     return shapes.Lattice((z, y, x), (float(edges[0]), float(edges[1]), float(edges[2])))

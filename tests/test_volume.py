@@ -21,6 +21,7 @@ from PIL import Image
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.formats import place
+from genenet.formats.cache import Recent
 from genenet.formats.stored import name_axes, reading
 from genenet.volume import create_volume, open_volume, reopen_volume
 
@@ -131,6 +132,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, suffix):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     if suffix in (".npy", ".tif", ".ome.tif"):  # these take their room at once
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve room on the disk")
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".ome.tif"])
+def test_mapped_files_take_their_room_at_once(tmp_path, suffix):
+    path = tmp_path / f"cells{suffix}"
+    create_volume(path, (16, 256, 256), "uint8").close()
+    assert path.stat().st_blocks * 512 >= 16 * 256 * 256  # POSIX counts blocks of 512 bytes
 
 
 @pytest.mark.parametrize("suffix", WRITTEN)
@@ -552,6 +561,19 @@ def test_only_the_strips_under_a_box_are_decoded(tmp_path):
         volume.read((slice(0, 1), slice(15, 31), slice(3, 9)))
 
 
+def test_recent_pieces_are_kept_until_there_is_no_room():
+    made = []
+
+    def get(key, n_bytes):
+        return recent.get(key, lambda: made.append(key) or np.zeros(n_bytes, np.uint8))
+
+    recent = Recent(max_bytes=10)
+    for key in "abacab":  # 4 bytes each: c pushes out b, then b pushes out c
+        assert get(key, 4).nbytes == 4
+    assert made == ["a", "b", "c", "b"]
+    assert get("d", 99) is get("d", 99)  # one piece is kept whatever its size
+
+
 @pytest.mark.parametrize("kind", ["TIFF, zlib strips", "slices, PNG", "HDF5, gzip", "OME-Zarr 0.5"])
 def test_threads_may_read_at_once(tmp_path, kind):
     array = values((5, 128, 128), "uint16")
@@ -740,7 +762,9 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, kind, kept):
     path = Path(str(write(tmp_path, values((6, 64, 64), dtypes[0]))).partition(":")[0])
     os.truncate(path, int(path.stat().st_size * kept))
     with pytest.raises(InputError, match=f"{path.name}"):
-        open_volume(path).read(ALL)
+        volume = open_volume(path)
+        assert path.suffix != ".tif", "a TIFF file must be refused when it is opened, before hours of work"
+        volume.read(ALL)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

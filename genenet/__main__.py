@@ -1,0 +1,5 @@
+"""`python -m genenet` is the program `genenet`."""
+
+from genenet.cli import main
+
+main()

@@ -1,0 +1,61 @@
+"""The program `genenet`: one verb per job.
+
+Exit codes: 0, what was asked is written; 2, the input is wrong, and one line names the culprit and the cure; 1, anything
+else; 130, stopped by Ctrl-C.
+"""
+
+import errno
+import sys
+
+import typer
+
+from genenet.cli import data, demo, doctor, networks, searching, tree
+from genenet.cli.output import complain, log_to_stderr
+from genenet.errors import InputError
+
+app = typer.Typer(
+    name="genenet",
+    help="Search, train, combine and apply segmentation networks for microscope volumes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+demo.register(app)
+app.add_typer(data.app, name="data")
+tree.register(app)
+app.add_typer(searching.app, name="search")
+networks.register(app)
+doctor.register(app)
+
+
+@app.callback()
+def _start() -> None:
+    log_to_stderr()
+
+
+def _is_training_error(error: BaseException) -> bool:
+    """Without importing training, and so Keras, for every verb."""
+    return type(error).__name__ == "TrainingError"
+
+
+def main() -> None:
+    """Run a verb, and turn what goes wrong into one line and an exit code."""
+    try:
+        app()
+    except InputError as error:
+        complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("stopped; the same command continues where it was")
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        complain(f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another place, then again")
+        sys.exit(1)
+    except RuntimeError as error:
+        if not _is_training_error(error):
+            raise
+        complain(str(error))
+        sys.exit(1)

@@ -1,0 +1,114 @@
+"""`genenet data`: look at volumes, convert them, make them, fetch them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genenet.cli.output import progress, say, say_json
+
+app = typer.Typer(help="Look at volumes, convert them, make a synthetic one, download a public one.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+VoxelSize = Annotated[
+    tuple[float, float, float] | None, typer.Option("--voxel-size", help="z y x in nanometres.", metavar="Z Y X")
+]
+
+
+@app.command()
+def info(
+    path: Annotated[str, typer.Argument(help="TIFF, folder of slices, file.h5:/path, Zarr, OME-Zarr, .npy or data.yaml.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a file: shape, type, voxel size, range, label values."""
+    from genenet.convert import describe
+    from genenet.volume import open_volume
+
+    if path.endswith((".yaml", ".yml")):
+        _dataset_info(path, as_json)
+        return
+    found = describe(open_volume(path))
+    if as_json:
+        say_json(found)
+        return
+    for key, value in found.items():
+        say(f"{key:15} {value}")
+
+
+def _dataset_info(path: str, as_json: bool) -> None:
+    from genenet.dataset import Dataset
+
+    data = Dataset.open(path)
+    total = sum(data.counts)
+    rows = [
+        {"value": entry.value, "name": entry.name, "voxels": count, "share": count / total}
+        for entry, count in zip(data.classes, data.counts, strict=True)
+    ]
+    parts = {
+        which: [{"image": part.image.name, "shape": part.shape, "start": part.start} for part in getattr(data, which)]
+        for which in ("training", "validation")
+    }
+    if as_json:
+        say_json({"classes": rows, "voxel_size_nm": data.voxel_size_nm, **parts})
+        return
+    say(f"voxel size      {data.voxel_size_nm or 'unknown'} nm (z, y, x)")
+    for which, found in parts.items():
+        for part in found:
+            say(f"{which:15} {part['shape']} voxels from {part['start']} of {part['image']}")
+    for row in rows:
+        say(f"class {row['value']:<9} {row['name']}: {row['voxels']:,} training voxels, {row['share']:.2%}")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Anything `data info` reads.")],
+    target: Annotated[str, typer.Argument(help=".ome.zarr, .tif, .h5:/path or .npy, by suffix.")],
+    voxel_size: VoxelSize = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Copy a volume into another format, piece by piece."""
+    from genenet.convert import convert as copy
+
+    with progress("converting") as shown:
+        copy(source, target, voxel_size_nm=voxel_size, overwrite=overwrite, progress=shown)
+    say(f"wrote {target}")
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Where image, labels and data.yaml go.")],
+    shape: Annotated[tuple[int, int, int], typer.Option(help="Voxels z y x.", metavar="Z Y X")] = (50, 800, 800),
+    seed: Annotated[int, typer.Option(help="The same seed gives the same volume.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a synthetic platelet-like volume with labels and a data.yaml."""
+    from genenet.phantom_files import write_phantom
+
+    path = write_phantom(folder, shape, seed=seed, overwrite=overwrite)
+    say(f"wrote {path}")
+
+
+@app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(help="A name that `genenet data fetch list` shows, or a URL.")],
+    folder: Annotated[Path, typer.Argument(help="Where it goes.")] = Path(),
+    md5: Annotated[str | None, typer.Option(help="The file's checksum; needed for a URL.")] = None,
+) -> None:
+    """Download a public volume and check it."""
+    from genenet.errors import InputError
+    from genenet.fetch import DATASETS
+    from genenet.fetch import fetch as download
+
+    if what == "list":
+        for name, entry in DATASETS.items():
+            say(f"{name:12} {entry.description}")
+        return
+    url, checksum = (DATASETS[what].url, DATASETS[what].md5) if what in DATASETS else (what, md5)
+    if "://" not in url:
+        raise InputError(f"there is no data set {what!r}; known are {', '.join(DATASETS)}, or give a URL")
+    if checksum is None:
+        raise InputError("a URL needs --md5, so that a damaged download is noticed")
+    with progress("downloading") as shown:
+        path = download(url, folder, md5=checksum, progress=shown, unpack=True)
+    say(f"wrote {path}")

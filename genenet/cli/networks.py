@@ -1,0 +1,163 @@
+"""`genenet train`, `evaluate`, `ensemble`, `segment`: networks and what they do."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genenet.cli.output import progress, say, say_json, table
+
+DataFile = Annotated[Path, typer.Option("--data", help="The data.yaml.")]
+Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Settings = Annotated[Path | None, typer.Option("--settings", help="A YAML file of training settings.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (train, evaluate, ensemble, segment):
+        app.command()(verb)
+
+
+def training_settings(path: Path | None, **changes: Any) -> Any:
+    """Training settings from a file, with options given on the command line on top."""
+    from genenet.folder import read_yaml
+    from genenet.settings import TrainingSettings
+
+    content = (read_yaml(path) or {}) if path is not None else {}
+    batch_size = changes.pop("batch_size", None)
+    content |= {name: value for name, value in changes.items() if value is not None}
+    if batch_size is not None:
+        content["windows"] = {**content.get("windows", {}), "batch_size": batch_size}
+    return TrainingSettings.from_dict(content, str(path or "training"))
+
+
+def train(
+    output: Annotated[Path, typer.Argument(help="The folder of the network.")],
+    data: DataFile,
+    blueprint: Annotated[Path | None, typer.Option(help="A blueprint.json; an encoder-decoder if left out.")] = None,
+    set_values: Annotated[list[str] | None, typer.Option("--set", help="Change a root value, name=value.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this training time.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    precision: Precision = "auto",
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Of weights, windows and augmentation.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train one network; started again after a kill, it continues."""
+    from genenet.cli.tree import open_blueprint, read_values
+    from genenet.dataset import Dataset
+    from genenet.folder import remove
+    from genenet.genes import EncoderDecoder
+
+    chosen = training_settings(settings, steps=steps, seconds=seconds, batch_size=batch_size, precision=precision)
+    opened = Dataset.open(data)
+    net = open_blueprint(blueprint) if blueprint else EncoderDecoder(opened.n_classes, opened.n_channels)
+    net.set(**read_values(set_values or []))
+    from genenet.train import Record, train_network
+
+    if overwrite:
+        remove(output)
+    with progress("training") as shown:
+
+        def watch(step: int, spent: float, record: Record | None) -> None:
+            shown(step, chosen.steps)
+            if record is not None:
+                say(f"step {step}: adjusted Rand score {record.adjusted_rand:.4f}, loss {record.loss:.4f}, {spent:.0f} s")
+
+        network = train_network(net, opened, output, chosen, seed=seed, watch=watch)
+    say(f"best adjusted Rand score {network.scores['adjusted_rand']:.4f}; wrote {output}")
+
+
+def evaluate(
+    what: Annotated[Path, typer.Argument(help="The folder of a network, an ensemble or a study; or a segmentation.")],
+    data: DataFile,
+    part: Annotated[str, typer.Option(help="validation or training.")] = "validation",
+    as_json: AsJson = False,
+) -> None:
+    """Score on labelled data: adjusted Rand score, IoU and Dice per class, accuracy, confusion."""
+    from genenet.dataset import Dataset
+    from genenet.errors import InputError
+    from genenet.evaluation import as_table
+    from genenet.evaluation import evaluate as score
+
+    if part not in ("training", "validation"):
+        raise InputError(f"--part must be training or validation, but got {part!r}")
+    opened = Dataset.open(data)
+    found = as_table(score(what, opened, part=part), opened)
+    if as_json:
+        say_json(found)
+        return
+    for name in ("adjusted_rand", "accuracy", "mean_iou", "mean_dice"):
+        say(f"{name:14} {found[name]:.4f}")
+    say()
+    say(table(found["classes"], {"value": "d", "name": "", "iou": ".4f", "dice": ".4f"}))
+    say("\nconfusion, voxels (row: label, column: prediction)")
+    names = [row["name"] for row in found["classes"]]
+    rows = [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, found["confusion"], strict=True)]
+    say(table(rows, {"": "", **dict.fromkeys(names, "d")}))
+
+
+def ensemble(
+    study: Annotated[Path, typer.Argument(help="The study whose networks are candidates.")],
+    max_members: Annotated[int, typer.Option(help="The largest ensemble tried.")] = 15,
+    vote: Annotated[bool, typer.Option("--vote", help="Majority vote instead of mean probabilities.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the n best networks of a study, n by validation score; write members and the whole curve."""
+    from search import Study
+
+    from genenet.ensemble import Ensemble
+
+    opened = Study.open(study)
+    with progress("selecting") as shown:
+        chosen = Ensemble.select(
+            opened.networks(), opened.data, max_members=max_members, vote=vote, progress=shown
+        )
+    chosen.save(opened.folder / "ensemble")
+    rows = [{"n": p.n_members, "alone": p.alone, "adjusted_rand": p.adjusted_rand, "mean_iou": p.mean_iou} for p in chosen.curve]
+    if as_json:
+        say_json({"n_members": len(chosen.members), "curve": rows})
+        return
+    say(table(rows, {"n": "d", "alone": ".4f", "adjusted_rand": ".4f", "mean_iou": ".4f"}))
+    say(f"the best {len(chosen.members)} together; wrote {opened.folder / 'ensemble'}")
+
+
+def segment(
+    what: Annotated[Path, typer.Argument(help="The folder of a network, an ensemble or a study.")],
+    image: Annotated[str, typer.Argument(help="The volume.")],
+    output: Annotated[Path, typer.Argument(help=".ome.zarr, .tif, .h5 or .npy, by suffix.")],
+    probabilities: Annotated[Path | None, typer.Option(help="Also write class probabilities here.")] = None,
+    precision: Precision = "auto",
+    block: Annotated[int | None, typer.Option(help="The largest block, in megavoxels.")] = None,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment a volume of any size; started again after a kill, it does only what is missing."""
+    from genenet.errors import InputError
+    from genenet.evaluation import open_members
+    from genenet.volume import open_volume
+
+    members = open_members(what)
+    if members is None:
+        raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
+    volume = open_volume(image)
+    if dry_run:
+        names = ", ".join(str(member.folder) for member in members.members)
+        say(f"would segment {image} {volume.shape} with {names} into {output}")
+        return
+    options = {} if block is None else {"max_voxels": block * 2**20}
+    with progress("segmenting") as shown:
+        done = members.segment(
+            volume, output, precision=precision, probabilities=probabilities, overwrite=overwrite, progress=shown, **options
+        )
+    if as_json:
+        say_json({**vars(done), "voxels_per_s": done.voxels_per_s})
+        return
+    for entry, share in zip(members.classes, done.fractions, strict=True):
+        say(f"{entry.name:24} {share:.2%}")
+    kept = f", {done.n_kept} blocks were there" if done.n_kept else ""
+    say(f"wrote {output}: {done.n_voxels:,} voxels in {done.seconds:.1f} s{kept}")

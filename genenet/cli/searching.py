@@ -1,0 +1,154 @@
+"""`genenet search`: studies."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genenet.cli.networks import Settings, training_settings
+from genenet.cli.output import progress, say, say_json, table
+
+app = typer.Typer(help="Search architectures: a study is a folder.", no_args_is_help=True)
+
+StudyFolder = Annotated[Path, typer.Argument(help="The study's folder.")]
+COLUMNS = {
+    "trial": "d",
+    "state": "",
+    "label": "",
+    "adjusted_rand": ".4f",
+    "mean_iou": ".4f",
+    "n_parameters": ",d",
+    "lpes": "",
+    "lpds": "",
+    "steps": "d",
+    "seconds": ".0f",
+    "reason": "",
+}
+
+
+@app.command()
+def init(
+    study: StudyFolder,
+    data: Annotated[Path, typer.Option("--data", help="The data.yaml.")],
+    space: Annotated[Path | None, typer.Option(help="A YAML file of ranges; a default space if left out.")] = None,
+    trials: Annotated[int, typer.Option(help="Networks to draw; the baseline comes on top.")] = 20,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps per network.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Training time per network.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    settings: Settings = None,
+    sampler: Annotated[str, typer.Option(help="random or tpe.")] = "random",
+    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
+    window: Annotated[int, typer.Option(help="Side of the default space's windows, in voxels.")] = 192,
+    max_parameters: Annotated[int | None, typer.Option(help="Draw again beyond this.")] = None,
+    max_memory_gb: Annotated[float | None, typer.Option(help="Draw again beyond this estimate.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline/--no-baseline", help="Train the original U-Net too.")] = True,
+) -> None:
+    """Make a study's folder."""
+    from genenet.dataset import Dataset
+    from genenet.folder import read_yaml
+    from genenet.genes import EncoderDecoder
+    from search.defaults import default_space
+    from search.space import Limits, Space
+    from search.study import Study
+
+    opened = Dataset.open(data)
+    chosen = default_space(opened.n_classes, opened.n_channels, window_size=window)
+    if space is not None:
+        base = EncoderDecoder(opened.n_classes, opened.n_channels, window_size=window)
+        chosen = Space.from_dict(read_yaml(space), base)
+    made = Study.create(
+        study,
+        chosen,
+        data=data,
+        training=training_settings(settings, steps=steps, seconds=seconds, batch_size=batch_size),
+        n_trials=trials,
+        sampler=sampler,
+        seed=seed,
+        limits=Limits(max_parameters, max_memory_gb),
+        baseline=baseline,
+    )
+    say(f"{made.folder} is a study of {made.n_trials} networks; `genenet search run {study}` works on it")
+
+
+@app.command()
+def run(
+    study: StudyFolder,
+    trials: Annotated[int | None, typer.Option(help="A larger budget.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    data: Annotated[Path | None, typer.Option("--data", help="Make the study first, with defaults.")] = None,
+    segment: Annotated[str | None, typer.Option(help="Then segment this volume into the study's folder.")] = None,
+) -> None:
+    """Work until the budget is done, choose the ensemble, write the report; again after a kill, it continues."""
+    from search.study import Study
+
+    if data is not None and not (study / "study.yaml").exists():
+        init(study, data, trials=trials or 20)
+    opened = Study.open(study)
+    opened.run(trials, workers=workers)
+    say(table(opened.leaderboard().to_dict("records"), {k: v for k, v in COLUMNS.items() if k not in ("state", "reason")}))
+    if opened.networks():
+        finish(opened, segment)
+
+
+def finish(opened: Any, image: str | None) -> None:
+    """Choose the ensemble, segment a volume with it, write the report."""
+    from genenet.ensemble import Ensemble
+    from search.report import write_report
+
+    with progress("selecting members") as shown:
+        chosen = Ensemble.select(opened.networks(), opened.data, progress=shown)
+    chosen.save(opened.folder / "ensemble")
+    best = max(point.adjusted_rand for point in chosen.curve)
+    say(f"the best {len(chosen.members)} together: adjusted Rand score {best:.4f}")
+    if image is not None:
+        output = opened.folder / "segmentation.ome.zarr"
+        with progress("segmenting") as shown:
+            chosen.segment(image, output, overwrite=True, progress=shown)
+        say(f"wrote {output}")
+    say(f"wrote {write_report(opened)}")
+
+
+@app.command()
+def worker(study: StudyFolder) -> None:
+    """Work on a study beside other workers, until its budget is done."""
+    from search.study import Study
+    from search.worker import work
+
+    finished = work(Study.open(study))
+    say(f"this worker finished {finished} trials of {study}")
+
+
+@app.command()
+def status(
+    study: StudyFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    watch: Annotated[float | None, typer.Option(help="Show again every so many seconds.")] = None,
+) -> None:
+    """Show every trial, how it stands, and why it failed."""
+    from search.study import Study
+
+    while True:
+        opened = Study.open(study)
+        rows = opened.table().to_dict("records")
+        counts: dict[str, int] = {}
+        for row in rows:
+            counts[row["state"]] = counts.get(row["state"], 0) + 1
+        if as_json:
+            say_json({"counts": counts, "n_trials": opened.n_trials, "trials": rows})
+        else:
+            say(table(rows, COLUMNS))
+            listed = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            say(f"\n{opened.n_drawn()} of {opened.n_trials} networks drawn; {listed or 'nothing yet'}")
+        if watch is None:
+            return
+        time.sleep(watch)
+
+
+@app.command()
+def report(study: StudyFolder) -> None:
+    """Write report.html, at any time."""
+    from search.report import write_report
+    from search.study import Study
+
+    say(f"wrote {write_report(Study.open(study))}")

@@ -1,0 +1,73 @@
+"""`genenet tree`: print a blueprint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genenet.cli.output import say, say_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(tree)
+
+
+def open_blueprint(path: Path | str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """A gene tree from a blueprint file, or from the folder of a network or a trial."""
+    from genenet.folder import read_json
+    from genenet.genes import from_dict
+
+    path = Path(path)
+    return from_dict(read_json(path / "blueprint.json" if path.is_dir() else path))
+
+
+def read_values(entries: list[str]) -> dict[str, object]:
+    """`n_scales=3` and the like as hyperparameter values."""
+    import json
+
+    from genenet.errors import InputError
+
+    values = {}
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        if not equals:
+            raise InputError(f"write hyperparameters as name=value, but got {entry!r}")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def tree(
+    blueprint: Annotated[
+        Path | None, typer.Argument(help="A blueprint.json, or the folder of a network or trial; the original U-Net.")
+    ] = None,
+    set_values: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a root value, name=value; may be repeated.")
+    ] = None,
+    n_classes: Annotated[int, typer.Option("--classes", help="Of the original U-Net.")] = 2,
+    short: Annotated[bool, typer.Option("--short", help="Only values that differ from the root's.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the blueprint to a file instead.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the blueprint as JSON.")] = False,
+) -> None:
+    """Print a blueprint: every gene, its values, and where they come from."""
+    from genenet.folder import write_json
+    from genenet.genes import UNet
+
+    net = open_blueprint(blueprint) if blueprint is not None else UNet(n_classes=n_classes)
+    net.set(**read_values(set_values or []))
+    if output is not None:
+        write_json(output, net.to_dict())
+        say(f"wrote {output}")
+        return
+    if as_json:
+        say_json(net.to_dict())
+        return
+    window, plan = net.window_shape(), net.plan_layers()
+    say(net.tree(short=short))
+    say(f"\nparameters      {net.n_parameters:,}")
+    say(f"window          {window.input} -> {window.output} voxels (y, x)")
+    say(f"total stride    {plan.total_stride}, context {plan.halo()}")
+    say(f"LPES / LPDS     {net.layers_per_stack()}")

@@ -1,0 +1,76 @@
+"""The demonstration: a small search on synthetic data, from nothing to a segmentation and a report."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from genenet.folder import write_json
+
+
+def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 150, seed: int = 0) -> Iterator[str]:
+    """Go through the whole workflow, giving a line for people at every stage; run again, it continues.
+
+    Args:
+        folder: Where everything goes: `annotated/`, `unseen/`, `study/`, `segmentation.ome.zarr`.
+        n_trials: Networks to draw; a small baseline comes on top.
+        steps: Optimizer steps per network.
+        seed: Of everything.
+    """
+    from genenet.ensemble import Ensemble
+    from genenet.evaluation import evaluate
+    from genenet.genes import EncoderDecoder, UNet
+    from genenet.phantom_files import write_phantom
+    from genenet.settings import TrainingSettings
+    from genenet.windows import WindowSettings
+    from search.report import write_report
+    from search.space import Choice, Levels, Range, Space
+    from search.study import Study
+
+    started = time.monotonic()
+    data = folder / "annotated" / "data.yaml"
+    unseen = folder / "unseen" / "data.yaml"
+    if not data.exists():
+        yield "1/5 making a synthetic annotated volume, and one that no network will see"
+        write_phantom(data.parent, (24, 320, 320), seed=seed, overwrite=True)
+    if not unseen.exists():
+        write_phantom(unseen.parent, (8, 320, 320), seed=seed + 1, overwrite=True)
+    yield f"2/5 searching: {n_trials} random networks and a U-Net, {steps} steps each"
+    space = Space(
+        EncoderDecoder(n_classes=7, window_size=128),
+        {
+            "n_scales": Range(1, 3),
+            "n_features": Levels(Range(8, 16), Range(-2, 4)),
+            "n_convs": Levels(Range(1, 2), None, Range(0, 1)),
+            "pooling": Choice("max", "strided"),
+            "upsampling": Choice("transposed", "resize"),
+            "log10_learning_rate": Range(-2.8, -2.2),
+        },
+    )
+    study = Study.create(
+        folder / "study",
+        space,
+        data=data,
+        n_trials=n_trials,
+        seed=seed,
+        baseline=UNet(n_classes=7, n_features=8, n_scales=3, padding="same", window_size=128),
+        training=TrainingSettings(
+            steps=steps, validate_every=max(1, steps // 3), checkpoint_every=steps, windows=WindowSettings(batch_size=6)
+        ),
+    )
+    study.run()
+    yield study.leaderboard()[["trial", "label", "adjusted_rand", "n_parameters", "lpes", "lpds"]].to_string(index=False)
+    yield "3/5 choosing the ensemble"
+    ensemble = Ensemble.select(study.networks(), study.data)
+    ensemble.save(study.folder / "ensemble")
+    best = max(point.adjusted_rand for point in ensemble.curve)
+    yield f"    the best {len(ensemble.members)} together: validation adjusted Rand score {best:.3f}"
+    yield "4/5 segmenting the unseen volume"
+    output = folder / "segmentation.ome.zarr"
+    ensemble.segment(unseen.parent / "image.ome.zarr", output, overwrite=True)
+    found = evaluate(output, unseen, part="training")
+    yield f"    adjusted Rand score {found.adjusted_rand:.3f} on slices that no network has seen"
+    yield "5/5 writing the report"
+    report = write_report(study)
+    seconds = time.monotonic() - started
+    write_json(folder / "summary.json", {"seconds": seconds, "ensemble": best, "unseen": found.adjusted_rand})
+    yield f"done in {seconds:.0f} s. Open {report} in a browser; the segmentation is {output}"

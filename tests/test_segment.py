@@ -1,0 +1,260 @@
+"""Block by block: no seams, no voxel twice, continued after a kill, refused where it cannot be."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import uniform_filter
+
+import genenet as gn
+from genenet.blocks import BlockPredictor, MeanPredictor, as_votes
+from genenet.ensemble import Ensemble
+from genenet.folder import partial_path
+from genenet.network import save_network
+from genenet.normalization import Normalization
+from genenet.segment import segment_volume
+from genenet.tiling import blocks, choose_core, fit_core
+from genenet.volume import open_volume
+
+CLASSES = gn.SegmentationClass(0, "background", "#000000"), gn.SegmentationClass(7, "cell", "#56b4e9")
+PLAIN = Normalization((0.0,), (1.0,))
+
+
+def predictor(seed=0, **values):
+    values = {"n_scales": 2, "n_features": 3, "n_convs": 1, "activation": "tanh", "window_size": 64, **values}
+    net = gn.EncoderDecoder(n_classes=2, **values)
+    return BlockPredictor(net.build(seed=seed), net.plan_layers(), PLAIN, net.window_shape())
+
+
+def image(shape=(3, 50, 70), seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(1, 3), st.integers(1, 16), st.integers(1, 16)),
+)
+def test_blocks_cover_every_voxel_once(shape, core):
+    count = np.zeros(shape, int)
+    for box in blocks(shape, core):
+        count[box] += 1
+    assert (count == 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 3000), min_size=3, max_size=3),
+    st.sampled_from([1, 2, 8, 16]),
+    st.integers(2**8, 2**22),
+    st.booleans(),
+)
+def test_cores_are_aligned_and_small_enough(shape, stride, max_voxels, flat):
+    core = choose_core(shape, (1, stride, stride), max_voxels, free=(flat, False, False))
+    assert all(side % step == 0 for side, step in zip(core, (1, stride, stride), strict=True))
+    assert np.prod(core) <= max_voxels or core == (1, stride, stride)
+    if flat and core[1] < shape[1] and np.prod([1, *core[1:]]) * 2 <= max_voxels:
+        assert core[0] >= 1
+
+
+VARIANTS = [
+    {},
+    {"padding": "valid"},
+    {"padding": "valid", "upsampling": "resize", "n_scales": 1},
+    {"pooling": "strided", "upsampling": "resize", "dilation": 2, "n_scales": 1},
+    {"normalization": "batch", "n_scales": 3, "activation": "crelu"},
+]
+
+
+@pytest.mark.parametrize("values", VARIANTS, ids=str)
+@pytest.mark.parametrize("max_voxels", [300, 1000, 5000])
+def test_seams_are_invisible(values, max_voxels, tmp_path):
+    member = predictor(**values)
+    volume = image()
+    mean = MeanPredictor((member,))
+    whole = mean.fits(mean.choose_core(volume.shape, 10**9))
+    expected = mean.predict(mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None], whole)
+    expected = expected[: volume.shape[0], : volume.shape[1], : volume.shape[2]]
+    segment_volume(
+        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=max_voxels,
+        probabilities=tmp_path / "p.npy",
+    )  # fmt: skip
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=2e-3)
+    labels = np.load(tmp_path / "o.npy")
+    sure = abs(expected[..., 0] - 0.5) > 1e-5
+    np.testing.assert_array_equal(labels[sure], np.array([0, 7])[expected.argmax(-1)][sure])
+
+
+def test_a_mean_filter_equals_scipy(tmp_path):
+    """The whole chain against an independent one: a 3x3 mean of the mirrored image."""
+    net = gn.EncoderDecoder(n_classes=2, n_scales=1, n_convs=1, n_features=1, activation="identity")
+    model = net.build()
+    for variable in model.trainable_variables:
+        variable.assign(np.zeros(variable.shape))
+    values = {v.path: v for v in model.trainable_variables}
+    values["encode__stack0__conv0/kernel"].assign(np.full((3, 3, 1, 1), 1 / 9))
+    across = np.zeros((3, 3, 2, 1))
+    across[1, 1, 1] = 1  # the skip is the second of the merged channels
+    values["decode__stack0__conv0/kernel"].assign(across)
+    values["head/kernel"].assign(np.array([[[[0.0, 1.0]]]]))
+    mean = MeanPredictor((BlockPredictor(model, net.plan_layers(), PLAIN, net.window_shape()),))
+    volume = image()
+    segment_volume(
+        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=900,
+        probabilities=tmp_path / "p.npy",
+    )  # fmt: skip
+    expected = 1 / (1 + np.exp(-uniform_filter(volume, size=(1, 3, 3), mode="mirror")))
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy")[..., 1], expected, atol=1e-3)
+
+
+def test_members_of_different_geometry_are_averaged(tmp_path):
+    members = predictor(0), predictor(1, padding="valid"), predictor(2, n_scales=3, upsampling="resize")
+    volume, parts = image(), []
+    for index, chosen in enumerate([(members[0],), (members[1],), (members[2],), members]):
+        path = tmp_path / f"{index}.npy"
+        segment_volume(
+            MeanPredictor(chosen), CLASSES, open_volume(volume), tmp_path / f"o{index}.npy", identity="a",
+            max_voxels=1500, probabilities=path,
+        )  # fmt: skip
+        parts.append(np.load(path).astype(np.float32))
+    np.testing.assert_allclose(parts[3], sum(parts[:3]) / 3, atol=2e-3)
+
+
+def test_votes_are_counted():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
+    assert as_votes(probabilities).tolist() == [[1, 0, 0], [0, 0, 1]]
+    mean = MeanPredictor(tuple(predictor(seed) for seed in range(3)), vote=True)
+    fits = mean.fits((1, 16, 16))
+    answer = mean.predict(mean.read(open_volume(image()).read_mirrored, (0, 0, 0), fits)[..., None], fits)
+    assert set(np.unique(answer.round(3))) <= {0, np.float32(0.333), np.float32(0.667), 1}
+
+
+def test_group_normalization_sees_training_windows_only():
+    member = predictor(normalization="group", n_features=8, window_size=64)
+    core = MeanPredictor((member,)).choose_core((5, 500, 500))
+    assert core[0] == 1
+    assert member.fit(core).input[1] <= 64 < member.fit((1, core[1] + 4, core[2])).input[1] + 4
+
+
+class Dies(Exception):
+    pass
+
+
+def test_a_stopped_segmentation_is_continued(tmp_path):
+    mean = MeanPredictor((predictor(),))
+    volume = open_volume(image(), name="image")
+    segment_volume(mean, CLASSES, volume, tmp_path / "whole.ome.zarr", identity="a", max_voxels=900)
+    done = []
+
+    def die(voxels, total):
+        done.append(voxels)
+        if len(done) == 4:
+            raise Dies
+
+    out = tmp_path / "o.ome.zarr"
+    with pytest.raises(Dies):
+        segment_volume(mean, CLASSES, volume, out, identity="a", max_voxels=900, progress=die)
+    assert not out.exists()
+    with pytest.raises(gn.InputError, match="unfinished segmentation with other settings"):
+        segment_volume(mean, CLASSES, volume, out, identity="b", max_voxels=900)
+    summary = segment_volume(mean, CLASSES, volume, out, identity="a", max_voxels=900)
+    assert summary.n_kept == 4
+    box = tuple(slice(0, n) for n in volume.shape)
+    np.testing.assert_array_equal(open_volume(out).read(box), open_volume(tmp_path / "whole.ome.zarr").read(box))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.ome.zarr", "whole.ome.zarr"]
+
+
+def test_outputs_are_never_overwritten_unasked(tmp_path):
+    mean = MeanPredictor((predictor(),))
+    (tmp_path / "o.npy").write_text("mine")
+    with pytest.raises(gn.InputError, match="o.npy exists"):
+        segment_volume(mean, CLASSES, open_volume(image()), tmp_path / "o.npy", identity="a")
+    assert (tmp_path / "o.npy").read_text() == "mine"
+    assert not partial_path(tmp_path / "o.npy").exists()
+    segment_volume(mean, CLASSES, open_volume(image()), tmp_path / "o.npy", identity="a", overwrite=True)
+    assert np.load(tmp_path / "o.npy").shape == (3, 50, 70)
+
+
+def test_other_channels_are_refused(tmp_path):
+    mean = MeanPredictor((predictor(),))
+    with pytest.raises(gn.InputError, match="has 3 channels, but the network was trained on 1"):
+        segment_volume(mean, CLASSES, open_volume(image((2, 20, 20, 3))), tmp_path / "o.npy", identity="a")
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif", ".h5", ".npy"])
+def test_outputs_by_suffix(suffix, tmp_path):
+    mean = MeanPredictor((predictor(),))
+    out = tmp_path / f"o{suffix}"
+    segment_volume(mean, CLASSES, open_volume(image()), out, identity="a", max_voxels=2000)
+    written = open_volume(out)
+    assert written.dtype == np.uint8
+    assert set(np.unique(written.read((slice(0, 3), slice(0, 50), slice(0, 70))))) <= {0, 7}
+
+
+# -- ensembles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def networks(tmp_path, data_settings):
+    """Three untrained networks with made-up scores; what counts is the bookkeeping."""
+    data = gn.Dataset.open(data_settings)
+    found = []
+    for seed, score in enumerate((0.2, 0.5, 0.3)):
+        net = gn.EncoderDecoder(n_classes=3, n_scales=1, n_features=4, n_convs=1, window_size=32)
+        folder = tmp_path / "networks" / str(seed)
+        found.append(
+            save_network(
+                folder, net.build(seed=seed), net, data.normalization(), data.classes, {"adjusted_rand": score}, details={}
+            )
+        )
+    return found
+
+
+def test_the_curve_is_that_of_the_n_best(networks, data_settings, tmp_path):
+    data = gn.Dataset.open(data_settings)
+    chosen = Ensemble.select(networks, data, precision="float32")
+    assert [point.alone for point in chosen.curve] == [0.5, 0.3, 0.2]
+    ranked = sorted(networks, key=lambda n: -n.scores["adjusted_rand"])
+    for point in chosen.curve:
+        alone = Ensemble(tuple(ranked[: point.n_members])).score(data, precision="float32")
+        assert point.adjusted_rand == pytest.approx(alone.adjusted_rand, abs=1e-6)
+    best = max(chosen.curve, key=lambda point: point.adjusted_rand)
+    assert len(chosen.members) == best.n_members
+    chosen.save(tmp_path / "ensemble")
+    again = Ensemble.open(tmp_path / "ensemble")
+    assert again.identity == chosen.identity
+    assert again.curve == chosen.curve
+    assert gn.evaluate(tmp_path / "ensemble", data).adjusted_rand == pytest.approx(best.adjusted_rand, abs=0.02)
+
+
+def test_ensembles_segment_and_are_scored_alike(networks, data_settings, tmp_path):
+    ensemble = Ensemble(tuple(networks), vote=True)
+    ensemble.segment(data_settings["image"], tmp_path / "o.tif", precision="float32")
+    data = gn.Dataset.open(data_settings)
+    by_file = gn.evaluate(tmp_path / "o.tif", data)
+    assert by_file.adjusted_rand == pytest.approx(ensemble.score(data, precision="float32").adjusted_rand, abs=1e-9)
+
+
+def test_members_with_other_classes_are_refused(networks, data_settings, tmp_path):
+    with pytest.raises(gn.InputError, match="needs at least one network"):
+        Ensemble(())
+    data_settings["classes"][2]["value"] = 9
+    data_settings["ignore"] = 2
+    image_file, labels = data_settings["image"], np.load(data_settings["labels"])
+    labels[0, 0, 0] = 9
+    np.save(data_settings["labels"], labels)
+    with pytest.raises(gn.InputError, match=r"know the class values \[0, 1, 2\], but the data has \[0, 1, 9\]"):
+        gn.evaluate(networks[0], gn.Dataset.open({**data_settings, "image": image_file}))
+    with pytest.raises(gn.InputError, match="is not a network"):
+        gn.Network.open(tmp_path)
+    with pytest.raises(gn.InputError, match="there is no"):
+        gn.evaluate(tmp_path / "nowhere", gn.Dataset.open(data_settings))
+
+
+def test_fit_core_needs_a_window():
+    plan = gn.UNet(n_classes=2).plan_layers()
+    fit = fit_core(plan, (384, 16))
+    # 384 + 92 before + 96 after, and the smallest that fits around 16.
+    assert fit.input == (572, 204)
+    assert fit.lead == (92, 92)
+    assert fit.skip == (0, 0)
