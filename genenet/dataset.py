@@ -246,7 +246,10 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
     sizes = settings.voxel_size_nm or parts["training"][0].image.voxel_size_nm
     voxel_size_nm = None if sizes is None else (float(sizes[0]), float(sizes[1]), float(sizes[2]))
     shapes = [list(part.image.shape) for which in parts.values() for part in which]
-    digest = json.dumps([settings.model_dump(), shapes, [int(n) for n in counts]], sort_keys=True)  # type: ignore[union-attr]
+    said = settings.model_dump(exclude={"image", "labels"})
+    for part in (part for which in ("training", "validation") for part in np.atleast_1d(said[which])):
+        part.pop("image"), part.pop("labels")  # the same files may be reached by other paths
+    digest = json.dumps([said, shapes, [int(n) for n in counts]], sort_keys=True)  # type: ignore[union-attr]
     fingerprint = hashlib.blake2b(digest.encode(), digest_size=8).hexdigest()
     return Dataset(
         name,

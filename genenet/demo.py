@@ -7,7 +7,7 @@ from pathlib import Path
 from genenet.folder import write_json
 
 
-def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 150, seed: int = 0) -> Iterator[str]:
+def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0) -> Iterator[str]:
     """Go through the whole workflow, giving a line for people at every stage; run again, it continues.
 
     Args:
@@ -16,12 +16,15 @@ def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 150, seed: int = 0
         steps: Optimizer steps per network.
         seed: Of everything.
     """
+    from genenet.device import import_keras
+
+    import_keras()
     from genenet.ensemble import Ensemble
     from genenet.evaluation import evaluate
     from genenet.genes import EncoderDecoder, UNet
     from genenet.phantom_files import write_phantom
     from genenet.settings import TrainingSettings
-    from genenet.windows import WindowSettings
+    from genenet.settings import WindowSettings
     from search.report import write_report
     from search.space import Choice, Levels, Range, Space
     from search.study import Study
@@ -54,7 +57,7 @@ def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 150, seed: int = 0
         seed=seed,
         baseline=UNet(n_classes=7, n_features=8, n_scales=3, padding="same", window_size=128),
         training=TrainingSettings(
-            steps=steps, validate_every=max(1, steps // 3), checkpoint_every=steps, windows=WindowSettings(batch_size=6)
+            steps=steps, validate_every=max(1, steps // 4), checkpoint_every=steps, windows=WindowSettings(batch_size=6)
         ),
     )
     study.run()

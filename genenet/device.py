@@ -1,10 +1,13 @@
 """What the machine has: the backend, its devices, and the precision that is fast on them."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from genenet.errors import InputError
 
@@ -48,7 +51,7 @@ class Device:
 @functools.cache
 def find_device() -> Device:
     """Look for an accelerator through Keras' backend."""
-    backend = _import_keras().backend.backend()
+    backend = import_keras().backend.backend()
     finders = {"tensorflow": _tensorflow_gpus, "jax": _jax_gpus, "torch": _torch_gpus}
     gpus = finders[backend]() if backend in finders else []
     if gpus:
@@ -56,17 +59,30 @@ def find_device() -> Device:
     return Device(backend, "cpu", f"{os.cpu_count()} CPU cores", fast_bfloat16=cpu_likes_bfloat16())
 
 
-def quieten_tensorflow() -> None:
-    """Keep TensorFlow's start-up and retracing notes out of people's terminals; errors still show."""
+@contextlib.contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """TensorFlow writes notes past Python while it is imported, whatever its settings say."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def import_keras() -> ModuleType:
+    """Keras with its backend, without the notes that TensorFlow prints at start.
+
+    Raises:
+        InputError: The backend is missing; says how to get one.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-
-def _import_keras():  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Keras; its backend missing is the user's to mend, and is said in one line."""
-    quieten_tensorflow()
     try:
-        import keras
+        with _nothing_on_stderr():
+            import keras
     except ImportError as error:
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         raise InputError(

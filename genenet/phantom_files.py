@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from genenet.errors import InputError
-from genenet.folder import partial_path, remove, write_yaml
+from genenet.folder import write_yaml
+from genenet.formats import place
 from genenet.phantom import CLASSES, VOXEL_SIZE_NM, phantom
 from genenet.volume import create_volume
 
@@ -25,15 +26,13 @@ def write_phantom(folder: Path, shape: tuple[int, int, int], *, seed: int = 0, o
     image, labels = phantom(shape, seed=seed)
     box = tuple(slice(0, n) for n in shape)
     for name, volume, classes in (("image.ome.zarr", image, None), ("labels.ome.zarr", labels, CLASSES)):
-        target = folder / name
-        beside = partial_path(target)
         folder.mkdir(parents=True, exist_ok=True)
+        beside = place.partial_name(folder / name)
         with create_volume(
             beside, volume.shape, volume.dtype, voxel_size_nm=VOXEL_SIZE_NM, classes=classes, overwrite=True
         ) as writer:
             writer.write(box, volume)  # type: ignore[arg-type]
-        remove(target)
-        beside.rename(target)
+        place.publish(beside, folder / name)
     n_training = max(1, shape[0] - max(1, shape[0] // 4))
     write_yaml(
         path,

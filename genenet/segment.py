@@ -15,6 +15,7 @@ from genenet.blocks import MAX_CORE_VOXELS, MeanPredictor
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import partial_path, remove, split_suffix
+from genenet.formats import place
 from genenet.normalization import with_channels
 from genenet.tiling import Box, Fit, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
@@ -119,13 +120,12 @@ def segment_volume(
     shape = volume.shape[:3]
     core = predictor.choose_core(shape, max_voxels)
     boxes = list(blocks(shape, core))
-    targets = [Path(output)] + ([Path(probabilities)] if probabilities is not None else [])
+    targets = [str(output)] + ([str(probabilities)] if probabilities is not None else [])
     for target in targets:
-        if target.exists() and not overwrite:
-            raise InputError(f"{target} exists; choose another name, or ask to overwrite it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-    header = _digest(identity, volume, core, [str(target) for target in targets])
-    progress_file = Path(split_suffix(partial_path(output))[0] + ".json")
+        place.check_free(target, overwrite=overwrite)
+        place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
+    header = _digest(identity, volume, core, targets)
+    progress_file = Path(split_suffix(partial_path(place.target(output).path))[0] + ".txt")
     done = _Progress(progress_file, header)
     writers = _open_writers(targets, volume, classes, core, fresh=not done.done)
     todo = [index for index in range(len(boxes)) if index not in done.done]
@@ -147,8 +147,7 @@ def segment_volume(
             progress(n_total - sum(_size(boxes[i]) for i in todo) + n_voxels, n_total)
     for writer, target in zip(writers, targets, strict=True):
         writer.close()
-        remove(target)
-        partial_path(target).rename(target)
+        place.publish(place.partial_name(target), target)
     remove(progress_file)
     fractions = tuple(float(count) / max(n_voxels, 1) for count in counts)
     return Summary(Path(output), time.monotonic() - started, n_voxels, len(todo), n_kept, fractions)
@@ -164,18 +163,18 @@ def _digest(identity: str, volume: Volume, core: Sequence[int], targets: Sequenc
 
 
 def _open_writers(
-    targets: Sequence[Path], volume: Volume, classes: Sequence[SegmentationClass], core: Sequence[int], *, fresh: bool
+    targets: Sequence[str], volume: Volume, classes: Sequence[SegmentationClass], core: Sequence[int], *, fresh: bool
 ) -> list[Writer]:
     """Create the outputs beside their places, or open those of a run that was stopped."""
     if not fresh:
-        return [reopen_volume(partial_path(target)) for target in targets]
+        return [reopen_volume(place.partial_name(target)) for target in targets]
     shape = volume.shape[:3]
     chunks = tuple(min(c, n) for c, n in zip(core, shape, strict=True))
     writers = []
     for target, extra, dtype in zip(targets, ((), (len(classes),)), (class_dtype(classes), np.float16), strict=False):
         writers.append(
             create_volume(
-                partial_path(target),
+                place.partial_name(target),
                 (*shape, *extra),
                 np.dtype(dtype),
                 voxel_size_nm=volume.voxel_size_nm,

@@ -1,12 +1,50 @@
-"""How a network is trained: one flat noun, and its reading from YAML."""
+"""How a network is trained: flat nouns, and their reading from YAML."""
 
 import dataclasses
 from typing import Any, Literal
 
 import pydantic
 
+from genenet.augment import Augmentation
 from genenet.errors import InputError
-from genenet.windows import WindowSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowSettings:
+    """How windows are drawn and weighted.
+
+    Attributes:
+        batch_size: Windows per step.
+        spacing: Distance of windows on a grid in voxels `(z, y, x)`, walked through in random order; None draws them
+            anywhere.
+        rare_class_share: Share of windows that are drawn around a voxel of a class chosen at random, 0 to 1.
+        class_balance: 1 weighs classes by inverse frequency, 0 equally.
+        weight_floor: The least class weight, relative to the rarest class.
+        boundary_weight: The most that a voxel beside a boundary weighs more; 0 is off, the original code has 25.
+        augmentation: Random changes of each window.
+    """
+
+    batch_size: int = 4
+    spacing: tuple[int, int, int] | None = None
+    rare_class_share: float = 0.0
+    class_balance: float = 0.25
+    weight_floor: float = 0.01
+    boundary_weight: float = 0.0
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("batch_size", 1, 4096),
+            ("rare_class_share", 0, 1),
+            ("class_balance", 0, 2),
+            ("weight_floor", 0, 1),
+            ("boundary_weight", 0, 1000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}")
+        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) < 1):
+            raise InputError(f"`spacing` must be three positive distances (z, y, x), but got {self.spacing}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +58,7 @@ class TrainingSettings:
         validate_every: Steps between validations.
         checkpoint_every: Steps between checkpoints; after a kill, training continues from the last one.
         schedule: How the learning rate falls: `exponential` by `decay_rate` every `decay_steps`, `cosine` to 0 at
-            the last step, or `constant`.
+            the last step (with `seconds`, when they are over), or `constant`.
         decay_rate: See `schedule`; the original code's 0.75.
         decay_steps: See `schedule`; the original code's 10**3.4.
         patience: Validations without improvement before training stops; None to go on.

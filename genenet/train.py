@@ -81,11 +81,15 @@ Watcher = Callable[[int, float, Record | None], bool | None]
 
 
 class _Pulse(keras.callbacks.Callback):
-    """Tell the watcher of each step, and end the leg when the time is up."""
+    """Tell the watcher of each step; under a time limit, let the learning rate follow the clock and end in time."""
 
-    def __init__(self, state: _State, limit_s: float | None, watch: Watcher) -> None:
+    def __init__(
+        self, state: _State, settings: TrainingSettings, first_rate: float, optimizer: Any, watch: Watcher
+    ) -> None:
         super().__init__()
-        self.state, self.limit_s, self.watch = state, limit_s, watch
+        self.state, self.watch, self.limit_s = state, watch, settings.seconds
+        self.first_rate = first_rate if follows_the_clock(settings) else None
+        self.optimizer = optimizer
 
     def on_train_begin(self, logs: Any = None) -> None:
         self.started = time.monotonic()
@@ -95,6 +99,12 @@ class _Pulse(keras.callbacks.Callback):
     def seconds(self) -> float:
         return self.state.seconds + time.monotonic() - self.started
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # JAX reads this at the start of a leg only.
+        if self.first_rate is not None and self.limit_s is not None:
+            share = min(self.seconds / self.limit_s, 1.0)
+            self.optimizer.learning_rate = self.first_rate * 0.5 * (1 + math.cos(math.pi * share))
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.done += 1
         self.watch(self.state.step + self.done, self.seconds, None)
@@ -102,12 +112,17 @@ class _Pulse(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def follows_the_clock(settings: TrainingSettings) -> bool:
+    """Whether the learning rate falls with time and not with steps: a cosine needs to know where it ends."""
+    return settings.seconds is not None and settings.schedule == "cosine"
+
+
 def learning_rate_schedule(first: float, settings: TrainingSettings) -> Any:
     """The learning rate as a Keras schedule, or the number itself where it is constant."""
     schedules = keras.optimizers.schedules
     if settings.schedule == "exponential":
         return schedules.ExponentialDecay(first, settings.decay_steps, settings.decay_rate)
-    if settings.schedule == "cosine":
+    if settings.schedule == "cosine" and not follows_the_clock(settings):
         return schedules.CosineDecay(first, settings.steps)
     return first
 
@@ -134,8 +149,8 @@ class _Training:
         policy = dtype_policy(settings.precision)
         self.model = blueprint.build(precision=policy, seed=seed)
         self.trainer = keras.Model(self.model.inputs, self.model.layers[-2].output)
-        rate = learning_rate_schedule(10.0**blueprint.log10_learning_rate, settings)
-        optimizer = keras.optimizers.Adam(rate)
+        self.first_rate = 10.0**blueprint.log10_learning_rate
+        self.adam = optimizer = keras.optimizers.Adam(learning_rate_schedule(self.first_rate, settings))
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         self.trainer.compile(optimizer=optimizer, loss=cross_entropy(), jit_compile=False)
@@ -189,7 +204,7 @@ class _Training:
     def run_leg(self) -> None:
         """Train until something is due, or the time is up."""
         state = self.state
-        pulse = _Pulse(state, self.settings.seconds, self.watch)
+        pulse = _Pulse(state, self.settings, self.first_rate, self.adam, self.watch)
         history = self.trainer.fit(
             self.windows.with_steps(range(state.step, self.next_stop())),
             epochs=1,
@@ -219,7 +234,7 @@ class _Training:
             step=state.step,
             seconds=round(state.seconds, 3),
             loss=state.loss_sum / max(state.loss_steps, 1),
-            learning_rate=float(keras.ops.convert_to_numpy(self.trainer.optimizer.learning_rate)),
+            learning_rate=float(keras.ops.convert_to_numpy(self.adam.learning_rate)),
             adjusted_rand=found.adjusted_rand,
             mean_iou=found.mean_iou,
             accuracy=found.accuracy,

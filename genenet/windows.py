@@ -1,58 +1,20 @@
 """Training windows: where they lie, what they hold, and in which order; each batch follows from (seed, step)."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from genenet.augment import Augmentation, augment
+from genenet.augment import augment
 from genenet.dataset import UNLABELLED, Dataset, Part
 from genenet.errors import InputError
 from genenet.normalization import Normalization
 from genenet.plan import WindowShape
+from genenet.settings import WindowSettings
 from genenet.weights import boundary_weights, class_weights
 
 # Voxels remembered per class to draw windows around; plenty for any class, small in memory.
 POSITIONS_PER_CLASS = 20_000
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowSettings:
-    """How windows are drawn and weighted.
-
-    Attributes:
-        batch_size: Windows per step.
-        spacing: Distance of windows on a grid in voxels `(z, y, x)`, walked through in random order; None draws them
-            anywhere.
-        rare_class_share: Share of windows that are drawn around a voxel of a class chosen at random, 0 to 1.
-        class_balance: 1 weighs classes by inverse frequency, 0 equally.
-        weight_floor: The least class weight, relative to the rarest class.
-        boundary_weight: The most that a voxel beside a boundary weighs more; 0 is off, the original code has 25.
-        augmentation: Random changes of each window.
-    """
-
-    batch_size: int = 4
-    spacing: tuple[int, int, int] | None = None
-    rare_class_share: float = 0.0
-    class_balance: float = 0.25
-    weight_floor: float = 0.01
-    boundary_weight: float = 0.0
-    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("batch_size", 1, 4096),
-            ("rare_class_share", 0, 1),
-            ("class_balance", 0, 2),
-            ("weight_floor", 0, 1),
-            ("boundary_weight", 0, 1000),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}")
-        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) < 1):
-            raise InputError(f"`spacing` must be three positive distances (z, y, x), but got {self.spacing}")
 
 
 class TrainingWindows(keras.utils.PyDataset):

@@ -111,6 +111,11 @@ class Results:
         """The network that the others are held against."""
         return next((network for network in self.finished if network.is_baseline), None)
 
+    @property
+    def seconds(self) -> float:
+        """Training time of all finished networks."""
+        return sum(network.seconds or 0 for network in self.finished)
+
     def is_member(self, network: Finished) -> bool:
         """Whether the ensemble uses a network."""
         return self.ensemble is not None and network.number in self.ensemble.members
@@ -118,7 +123,9 @@ class Results:
 
 def read_results(study: Study) -> Results:
     """Read a study's trials and its ensemble; a damaged trial counts as failed."""
-    finished, states, failures = [], {}, []
+    finished: list[Finished] = []
+    states: dict[str, int] = {}
+    failures: list[tuple[int, str]] = []
     n_drawn = n_waiting = 0
     for trial in study.trials():
         try:

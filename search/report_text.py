@@ -82,8 +82,8 @@ def summary(results: Results) -> str:
         return f"{said}." if best is baseline or not others else f"{said}; {others}."
     n_members, n_networks = len(chosen.members), len(results.finished)
     if n_members == 1:
-        said = f"The best of {n_networks} networks alone reaches an adjusted Rand score of {score(chosen.adjusted_rand)}, "
-        said += "and no ensemble exceeds it"
+        said = f"The best of {n_networks} networks alone reaches an adjusted Rand score of "
+        said += f"{score(chosen.adjusted_rand)}, and no ensemble exceeds it"
         return f"{said}; {others}." if others and best is not baseline else f"{said}."
     said = f"The ensemble of the best {n_members} of {n_networks} networks reaches an adjusted Rand score of "
     said += f"{score(chosen.adjusted_rand)}; the best single network"
@@ -112,4 +112,4 @@ def progress(results: Results) -> str:
     left = results.n_left
     if not left:
         return ""
-    return f"The search is not finished: {plural(left, 'network')} of its budget {'is' if left == 1 else 'are'} still to come."
+    return f"The search is not finished: {plural(left, 'network')} {'is' if left == 1 else 'are'} still to come."

@@ -26,7 +26,7 @@ def _random(seed: int) -> BaseSampler:
 def _tpe(seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True, warn_independent_sampling=False)
+        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"random": _random, "tpe": _tpe}

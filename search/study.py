@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from genenet.dataset import Dataset, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_yaml, remove, write_json, write_text, write_yaml
-from genenet.genes import EncoderDecoder, UNet
+from genenet.genes import EncoderDecoder, UNet, from_dict
 from genenet.network import Network
 from genenet.settings import TrainingSettings
 from search.samplers import SAMPLERS, SeededSampler, suggesting
@@ -79,6 +79,7 @@ class Study:
             raise InputError(f"{self.folder / 'study.yaml'} is damaged: {error!r}") from None
         self._data: Dataset | None = None
         self._optuna: optuna.Study | None = None
+        self._lock = filelock.FileLock(self.folder / "lock")
 
     # -- making ----------------------------------------------------------------------------------------------------
 
@@ -183,9 +184,6 @@ class Study:
             )
         return self._optuna
 
-    def _lock(self) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.folder / "lock")
-
     # -- trials ----------------------------------------------------------------------------------------------------
 
     def trials(self) -> list[Trial]:
@@ -195,7 +193,7 @@ class Study:
 
     def enqueue(self, blueprint: EncoderDecoder, label: str = "") -> None:
         """Have a blueprint of one's own tried next, on top of `n_trials`."""
-        with self._lock():
+        with self._lock:
             self.optuna_study.enqueue_trial({}, user_attrs={"blueprint": blueprint.to_dict(), "label": label})
 
     @contextlib.contextmanager
@@ -204,7 +202,7 @@ class Study:
 
         The trial is held until the block ends. A trial whose process dies is free for the next that claims.
         """
-        with self._lock():
+        with self._lock:
             lock, trial = self._next()
         if trial is None or lock is None:
             yield None
@@ -220,7 +218,8 @@ class Study:
             if trial.state["state"] in ("running", "waiting"):
                 lock = trial.lock()
                 with contextlib.suppress(filelock.Timeout):
-                    lock.acquire(timeout=0)
+                    # Not 0: `status` holds a lock for a moment while it looks who works.
+                    lock.acquire(timeout=0.05)
                     if trial.attempts < MAX_ATTEMPTS:
                         return lock, trial
                     reason = f"its process was killed {trial.attempts} times; does it take more memory than there is?"
@@ -260,12 +259,7 @@ class Study:
         """Write a trial's folder; None where its blueprint is rejected."""
         trial = Trial(self.folder / "trials" / f"{asked.number:04d}")
         given = asked.user_attrs.get("blueprint")
-        if given is not None:
-            from genenet.genes import from_dict
-
-            net = from_dict(given)
-        else:
-            net = self.space.sample(suggesting(asked))
+        net = from_dict(given) if given is not None else self.space.sample(suggesting(asked))
         room = min(part.shape for part in self.data.training)[-2:]
         batch_size = self.training.windows.batch_size
         reason = None if given is not None else problem(net, self.limits, batch_size, room)
@@ -292,7 +286,7 @@ class Study:
             **details: For state.json.
         """
         known = {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}
-        with self._lock():
+        with self._lock:
             if state == "done":
                 self.optuna_study.tell(trial.number, float(details["adjusted_rand"]), skip_if_finished=True)
             else:
@@ -321,7 +315,7 @@ class Study:
 
     def extend(self, n_trials: int) -> None:
         """Give the study a larger budget."""
-        with self._lock():
+        with self._lock:
             self.settings = {**read_yaml(self.folder / "study.yaml"), "n_trials": n_trials}
             write_yaml(self.folder / "study.yaml", self.settings)
             self.n_trials = n_trials

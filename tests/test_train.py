@@ -16,7 +16,7 @@ from genenet.device import dtype_policy
 from genenet.saving import load_model, with_policy
 from genenet.settings import TrainingSettings
 from genenet.train import TrainingError, learning_rate_schedule, train_network
-from genenet.windows import WindowSettings
+from genenet.settings import WindowSettings
 
 
 class Dies(Exception):

@@ -49,6 +49,7 @@ def train(
     """Train one network; started again after a kill, it continues."""
     from genenet.cli.tree import open_blueprint, read_values
     from genenet.dataset import Dataset
+    from genenet.device import import_keras
     from genenet.folder import remove
     from genenet.genes import EncoderDecoder
 
@@ -56,6 +57,7 @@ def train(
     opened = Dataset.open(data)
     net = open_blueprint(blueprint) if blueprint else EncoderDecoder(opened.n_classes, opened.n_channels)
     net.set(**read_values(set_values or []))
+    import_keras()
     from genenet.train import Record, train_network
 
     if overwrite:
@@ -79,10 +81,12 @@ def evaluate(
 ) -> None:
     """Score on labelled data: adjusted Rand score, IoU and Dice per class, accuracy, confusion."""
     from genenet.dataset import Dataset
+    from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.evaluation import as_table
     from genenet.evaluation import evaluate as score
 
+    import_keras()
     if part not in ("training", "validation"):
         raise InputError(f"--part must be training or validation, but got {part!r}")
     opened = Dataset.open(data)
@@ -107,9 +111,11 @@ def ensemble(
     as_json: AsJson = False,
 ) -> None:
     """Choose the n best networks of a study, n by validation score; write members and the whole curve."""
-    from search import Study
+    from genenet.device import import_keras
 
+    import_keras()
     from genenet.ensemble import Ensemble
+    from search import Study
 
     opened = Study.open(study)
     with progress("selecting") as shown:
@@ -137,10 +143,12 @@ def segment(
     as_json: AsJson = False,
 ) -> None:
     """Segment a volume of any size; started again after a kill, it does only what is missing."""
+    from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.evaluation import open_members
     from genenet.volume import open_volume
 
+    import_keras()
     members = open_members(what)
     if members is None:
         raise InputError(f"{what} is not the folder of a network, an ensemble or a study")

@@ -80,8 +80,11 @@ def run(
     segment: Annotated[str | None, typer.Option(help="Then segment this volume into the study's folder.")] = None,
 ) -> None:
     """Work until the budget is done, choose the ensemble, write the report; again after a kill, it continues."""
+    from genenet.device import import_keras
     from search.study import Study
 
+    if workers == 1:
+        import_keras()
     if data is not None and not (study / "study.yaml").exists():
         init(study, data, trials=trials or 20)
     opened = Study.open(study)
@@ -112,6 +115,9 @@ def finish(opened: Any, image: str | None) -> None:
 @app.command()
 def worker(study: StudyFolder) -> None:
     """Work on a study beside other workers, until its budget is done."""
+    from genenet.device import import_keras
+
+    import_keras()
     from search.study import Study
     from search.worker import work
 

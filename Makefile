@@ -1,0 +1,36 @@
+# Two commands: `make demo` shows what genenet does, `make test` proves it; each sets up all it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test quick check bench clean
+
+demo: $(READY)
+	$(BIN)/genenet demo genenet-demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+quick: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	for name in metrics training segmentation start; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+# elasticdeform's wheels were built for NumPy 1 and fail to import with NumPy 2, so it is built here (15 s).
+$(READY): setup.cfg requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genenet needs Python 3.11 or later, but this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "could not make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) genenet-demo build *.egg-info
