@@ -1,17 +1,23 @@
 """The demonstration: a small search on synthetic data, from nothing to a segmentation and a report."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from genenet.classes import colorize
+from genenet.dataset import Dataset
 from genenet.folder import write_json
+from genenet.volume import open_volume
 
 
 def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0) -> Iterator[str]:
     """Go through the whole workflow, giving a line for people at every stage; run again, it continues.
 
     Args:
-        folder: Where everything goes: `annotated/`, `unseen/`, `study/`, `segmentation.ome.zarr`.
+        folder: Where everything goes: `annotated/`, `unseen/`, `study/`, `segmentation.ome.zarr`, `picture.png`.
         n_trials: Networks to draw; a small baseline comes on top.
         steps: Optimizer steps per network.
         seed: Of everything.
@@ -74,6 +80,40 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
     yield f"    adjusted Rand score {found.adjusted_rand:.3f} on slices that no network has seen"
     yield "5/5 writing the report"
     report = write_report(study)
+    draw_picture(unseen, output, folder / "picture.png", best_slice(unseen))
     seconds = time.monotonic() - started
     write_json(folder / "summary.json", {"seconds": seconds, "ensemble": best, "unseen": found.adjusted_rand})
-    yield f"done in {seconds:.0f} s. Open {report} in a browser; the segmentation is {output}"
+    yield f"done in {seconds:.0f} s. Open {report} in a browser, or look at {folder / 'picture.png'};"
+    yield f"the segmentation is {output}"
+
+
+def best_slice(data: Path) -> int:
+    """The slice that shows most classes, the rare ones first."""
+    part = Dataset.open(data).training[0]
+    shape = (1, *part.shape[1:])
+    counts = [np.bincount(part.read_labels((z, 0, 0), shape).ravel(), minlength=8)[:8] for z in range(part.shape[0])]
+    return max(range(len(counts)), key=lambda z: [(counts[z] > 0).sum(), counts[z][2:].sum()])
+
+
+def draw_picture(data: Path, segmentation: Path, output: Path, z: int) -> None:
+    """Draw a slice of a data set beside its labels and a segmentation, with the names of the classes."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    opened = Dataset.open(data)
+    part = opened.training[0]
+    start, shape = (z, 0, 0), (1, *part.shape[1:])
+    found = dataclasses.replace(part, labels=open_volume(segmentation))
+    panels = {
+        "image": part.read_image(start, shape)[0, ..., 0],
+        "labels": colorize(part.read_labels(start, shape)[0], opened.classes),
+        "ensemble, on a volume it never saw": colorize(found.read_labels(start, shape)[0], opened.classes),
+    }
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    for axes, (title, picture) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        axes.imshow(picture, cmap="gray", interpolation="nearest")
+        axes.set_title(title, fontsize=11)
+        axes.set_axis_off()
+    patches = [Patch(color=entry.color, label=entry.name) for entry in opened.classes]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), frameon=False, fontsize=9)
+    figure.savefig(output, dpi=110)

@@ -98,6 +98,15 @@ def _fetch_new(url: str, path: Path, md5: str, progress: Progress | None) -> Non
     part.replace(path)
 
 
+def is_archive(url: str) -> bool:
+    """Whether an address names something that `fetch` can unpack.
+
+    >>> is_archive("https://example.org/data.zip?dl=1")
+    True
+    """
+    return _file_name(url).lower().endswith(_ARCHIVES)
+
+
 def _file_name(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.netloc:

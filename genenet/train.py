@@ -271,6 +271,7 @@ class _Training:
         return "\n".join([",".join(names), *rows]) + "\n"
 
     def run(self, digest: str) -> None:
+        self.work.mkdir(parents=True, exist_ok=True)
         self.restore(digest)
         while not self.is_over:
             self.run_leg()
@@ -339,7 +340,6 @@ def train_network(
             return network
     if folder.exists():
         raise InputError(f"{folder} exists and is another network; remove it or choose another folder")
-    work.mkdir(parents=True, exist_ok=True)
     try:
         training = _Training(blueprint, data, work, settings, seed=seed, watch=watch or (lambda *_: None))
         training.run(digest)

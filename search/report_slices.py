@@ -9,6 +9,7 @@ import numpy as np
 from genenet.blocks import MeanPredictor, score_part
 from genenet.dataset import UNLABELLED, Dataset, Part
 from genenet.ensemble import Ensemble
+from genenet.errors import InputError
 from genenet.metrics import Scores, contingency, scores
 from genenet.network import Network
 from genenet.plan import Plan
@@ -150,45 +151,57 @@ def multiply_adds_per_voxel(plan: Plan, side: int) -> float:
 
 
 def choose_crops(data: Dataset, side: int, stride: int) -> list[Part]:
-    """Crops of different slices where many classes stand, each about as much as it can.
+    """Choose crops of different slices, where many classes stand and each about as much as it can.
 
     Args:
         data: The annotated volumes.
         side: Voxels per side at the most.
         stride: Crops begin at multiples of it, so that their segmentation is that of the whole slice.
+
+    Raises:
+        InputError: The slices looked at have no labelled voxel.
     """
-    slices = [(part, z) for part in data.validation for z in range(part.shape[0])]
-    spaced = np.unique(np.linspace(0, len(slices) - 1, _N_CANDIDATES).round().astype(int))
-    groups = np.array_split(spaced, min(N_EXAMPLES, len(spaced)))
+    slices = [(part, z) for part in data.validation for z in range(part.shape[0]) if _is_labelled(part, z)]
+    spaced = np.unique(np.linspace(0, len(slices) - 1, min(_N_CANDIDATES, len(slices))).round().astype(int))
     chosen = []
-    for group in groups:
+    for group in np.array_split(spaced, min(N_EXAMPLES, len(spaced)) or 1):
         crops = [crop for index in group for crop in _crops(slices[index], side, stride)]
-        best = max(crops, key=lambda crop: _entropy(crop.count(data.n_classes)))
-        if best.count(data.n_classes).any():
-            chosen.append(best)
+        if crops:
+            chosen.append(max(crops, key=lambda crop: _entropy(crop.count(data.n_classes))))
+    if not chosen:
+        raise InputError("no voxel of the validation part is labelled")
     return chosen
 
 
+def _is_labelled(part: Part, z: int) -> bool:
+    return bool((part.read_labels((z, 0, 0), (1, *part.shape[1:])) != UNLABELLED).any())
+
+
 def _crops(where: tuple[Part, int], side: int, stride: int) -> list[Part]:
-    """Up to nine crops of a slice: at its corners, at the middles of its sides, and at its centre."""
+    """Up to nine crops of a slice's labelled region: its corners, the middles of its sides, and its centre."""
     part, z = where
-    first = part.start
-    starts = [
-        sorted({(size - min(side, size)) * step // 2 // stride * stride for step in range(3)})
-        for size in part.shape[1:]
-    ]
+    known = part.read_labels((z, 0, 0), (1, *part.shape[1:]))[0] != UNLABELLED
+    starts = [_starts(np.flatnonzero(known.any(axis=1 - axis)), known.shape[axis], side, stride) for axis in (0, 1)]
+    corner, (height, width) = part.start, known.shape
     return [
         dataclasses.replace(
             part,
             box=(
-                slice(first[0] + z, first[0] + z + 1),
-                slice(first[1] + y, first[1] + min(y + side, part.shape[1])),
-                slice(first[2] + x, first[2] + min(x + side, part.shape[2])),
+                slice(corner[0] + z, corner[0] + z + 1),
+                slice(corner[1] + y, corner[1] + min(y + side, height)),
+                slice(corner[2] + x, corner[2] + min(x + side, width)),
             ),
         )
         for y in starts[0]
         for x in starts[1]
     ]
+
+
+def _starts(labelled: np.ndarray, size: int, side: int, stride: int) -> list[int]:
+    """Where crops begin along an axis: at the labelled region's ends, and in the middle."""
+    first, last = int(labelled[0]), max(int(labelled[0]), int(labelled[-1]) + 1 - side)
+    places = [min(first + (last - first) * step // 2, max(size - side, 0)) for step in range(3)]
+    return sorted({place // stride * stride for place in places})
 
 
 def _entropy(counts: np.ndarray) -> float:

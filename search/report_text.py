@@ -75,21 +75,19 @@ def summary(results: Results) -> str:
     if best is None:
         states = [f"{count} {state}" for state, count in results.states.items()]
         return f"No network has finished yet ({', '.join(states)})." if states else "No network has been tried yet."
-    others = "" if baseline is None else f"{results.baseline_name} at the same budget {score(baseline.adjusted_rand)}"
-    if chosen is None or chosen.adjusted_rand is None:
-        said = f"The best of {plural(len(results.finished), 'network')} reaches an adjusted Rand score of "
-        said += score(best.adjusted_rand)
-        return f"{said}." if best is baseline or not others else f"{said}; {others}."
-    n_members, n_networks = len(chosen.members), len(results.finished)
-    if n_members == 1:
-        said = f"The best of {n_networks} networks alone reaches an adjusted Rand score of "
-        said += f"{score(chosen.adjusted_rand)}, and no ensemble exceeds it"
-        return f"{said}; {others}." if others and best is not baseline else f"{said}."
-    said = f"The ensemble of the best {n_members} of {n_networks} networks reaches an adjusted Rand score of "
-    said += f"{score(chosen.adjusted_rand)}; the best single network"
+    compared = f"; {results.baseline_name} at the same budget {score(baseline.adjusted_rand)}" if baseline else ""
+    if chosen is None or chosen.adjusted_rand is None or len(chosen.members) == 1:
+        count = len(results.finished)
+        who = f"The best of {count} networks" if count > 1 else "The one network that has finished"
+        said = f"{who} reaches an adjusted Rand score of {score(best.adjusted_rand)}"
+        said += ", and no ensemble exceeds it" if chosen is not None and chosen.is_current and chosen.curve[1:] else ""
+        return f"{said}." if best is baseline else f"{said}{compared}."
+    ranked = f" the best {len(chosen.members)} of" if chosen.is_current else ""
+    networks = plural(len(results.finished) if ranked else len(chosen.members), "network")
+    said = f"The ensemble of{ranked} {networks} reaches an adjusted Rand score of {score(chosen.adjusted_rand)}"
     if best is baseline:
-        return f"{said}, {results.baseline_name}, {score(best.adjusted_rand)}."
-    return f"{said} {score(best.adjusted_rand)}" + (f", {others}." if others else ".")
+        return f"{said}; the best single network, {results.baseline_name}, {score(best.adjusted_rand)}."
+    return f"{said}; the best single network {score(best.adjusted_rand)}{compared.replace(';', ',')}."
 
 
 def above_baseline(results: Results) -> str:

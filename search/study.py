@@ -110,7 +110,8 @@ class Study:
             sampler: `random` or `tpe`.
             seed: Of every draw, weight and window.
             limits: What a network may cost.
-            baseline: A blueprint to be trained first, under the same budget; True for the original U-Net.
+            baseline: A blueprint to be trained first, under the same budget; True for the original U-Net with same
+                padding, so that it learns from windows as large as the space's base.
 
         Raises:
             InputError: The folder holds a study made by other settings, or the data cannot be used.
@@ -128,7 +129,8 @@ class Study:
                 f"but {opened.name} has {opened.n_classes} and {opened.n_channels}"
             )
         if baseline is True:
-            baseline = UNet(n_classes=opened.n_classes, n_channels=opened.n_channels)
+            window = base.window_shape().output[0]
+            baseline = UNet(base.n_classes, base.n_channels, padding="same", window_size=max(window, 16))
         settings = {
             "study": 1,
             "data": resolve_data(data),

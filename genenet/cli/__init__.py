@@ -13,6 +13,9 @@ from genenet.cli import data, demo, doctor, networks, searching, tree
 from genenet.cli.output import complain, log_to_stderr
 from genenet.errors import InputError
 
+# What Typer makes of Ctrl-C, as shells do.
+STOPPED = 130
+
 app = typer.Typer(
     name="genenet",
     help="Search, train, combine and apply segmentation networks for microscope volumes.",
@@ -46,9 +49,10 @@ def main() -> None:
     except InputError as error:
         complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        complain("stopped; the same command continues where it was")
-        sys.exit(130)
+    except SystemExit as ending:
+        if ending.code == STOPPED:
+            complain("stopped; the same command continues where it was")
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise

@@ -97,7 +97,7 @@ def fetch(
 ) -> None:
     """Download a public volume and check it."""
     from genenet.errors import InputError
-    from genenet.fetch import DATASETS
+    from genenet.fetch import DATASETS, is_archive
     from genenet.fetch import fetch as download
 
     if what == "list":
@@ -110,5 +110,5 @@ def fetch(
     if checksum is None:
         raise InputError("a URL needs --md5, so that a damaged download is noticed")
     with progress("downloading") as shown:
-        path = download(url, folder, md5=checksum, progress=shown, unpack=True)
+        path = download(url, folder, md5=checksum, progress=shown, unpack=is_archive(url))
     say(f"wrote {path}")
