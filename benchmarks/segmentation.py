@@ -78,7 +78,8 @@ def measure_speed(folder: Path) -> None:
         volume, rounds = folder / "8.ome.zarr", 3
         ours(member, volume, folder / "a.ome.zarr"), plain(member, volume, folder / "b.npy")
         pairs = [
-            (ours(member, volume, folder / "a.ome.zarr"), plain(member, volume, folder / "b.npy")) for _ in range(rounds)
+            (ours(member, volume, folder / "a.ome.zarr"), plain(member, volume, folder / "b.npy"))
+            for _ in range(rounds)
         ]
         box = tuple(slice(0, n) for n in (8, 1024, 1024))
         same = float((open_volume(folder / "a.ome.zarr").read(box) == np.load(folder / "b.npy")).mean())

@@ -31,7 +31,9 @@ def first_step(folder: Path, data: Path, number: int) -> float:
     seconds(*init, "--settings", str(folder / "settings.yaml"), "--window", "128")
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "genenet", "search", "run", str(study)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "genenet", "search", "run", str(study)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while not (study / "trials" / "0000" / "checkpoint.json").exists():
         if process.poll() is not None:
@@ -49,9 +51,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_phantom(Path(folder) / "phantom", (16, 320, 320))
         for number in range(3):
-            rows.append((
-                first_step(Path(folder), data, number), seconds("-m", "genenet", "--help"), seconds("-c", "import keras"),
-            ))  # fmt: skip
+            step = first_step(Path(folder), data, number)
+            rows += [(step, seconds("-m", "genenet", "--help"), seconds("-c", "import keras"))]
     step, shown, keras = (statistics.median(column) for column in zip(*rows, strict=True))
     for name, value in (("first_step_over_import_keras", step), ("help_over_import_keras", shown)):
         print(json.dumps({

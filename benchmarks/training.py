@@ -83,7 +83,8 @@ def main() -> None:
         pairs = [(leg(original, 4), leg(plain, 4)) for _ in range(3)]
         ratio = statistics.median(slow / fast for fast, slow in pairs)
         print(json.dumps({
-            "benchmark": "training", "ratio": "bfloat16_over_float32.original_unet", "value": round(ratio, 2), "target": 2,
+            "benchmark": "training", "ratio": "bfloat16_over_float32.original_unet", "value": round(ratio, 2),
+            "target": 2,
         }), flush=True)  # fmt: skip
 
 

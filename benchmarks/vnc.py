@@ -4,8 +4,8 @@
     python -m benchmarks.vnc steps [FOLDER]     every network trains for 400 steps
 
 Windows are 192x192, six to a step, for all; so the original U-Net has its 31 million parameters but same padding,
-since with valid padding such a window would give 12x12 voxels. Train on z 0-10, validate on z 11-13. Run again, it continues.
-Prints a table, and JSON lines; figures of a run stand in docs/RESULTS.md.
+since with valid padding such a window would give 12x12 voxels. Train on z 0-10, validate on z 11-13. Run again, it
+continues. Prints a table, and JSON lines; figures of a run stand in docs/RESULTS.md.
 """
 
 import json

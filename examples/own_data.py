@@ -43,4 +43,6 @@ print(f"adjusted Rand score {network.scores['adjusted_rand']:.3f}")
 summary = gn.Ensemble((network,)).segment(
     str(folder / "em.h5") + ":/volumes/raw", folder / "segmentation.tif", overwrite=True
 )
-print(f"{summary.voxels_per_s:,.0f} voxels per second; classes {np.unique(tifffile.imread(folder / 'segmentation.tif'))}")
+print(
+    f"{summary.voxels_per_s:,.0f} voxels per second; classes {np.unique(tifffile.imread(folder / 'segmentation.tif'))}"
+)

@@ -30,6 +30,7 @@ _WHERE = {
 
 __all__ = ["__version__", *_WHERE]
 
+
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'genenet' has no attribute {name!r}")
@@ -37,6 +38,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"genenet.{_WHERE[name]}"), name)
     globals()[name] = value
     return value
+
 
 def __dir__() -> list[str]:
     return __all__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genenet.dataset import UNLABELLED, Part
-from genenet.metrics import contingency
+from genenet.metrics import Scores, contingency, scores
 from genenet.normalization import Normalization
 from genenet.operations import Normalization as NormalizationLayer
 from genenet.plan import Plan, WindowShape
@@ -144,6 +144,16 @@ def as_votes(probabilities: np.ndarray) -> np.ndarray:
     votes = np.zeros_like(probabilities)
     np.put_along_axis(votes, probabilities.argmax(-1)[..., None], 1, -1)
     return votes
+
+
+def score_parts(
+    predictor: MeanPredictor, parts: Sequence[Part], n_classes: int, max_voxels: int = MAX_CORE_VOXELS
+) -> Scores:
+    """Score networks on whole parts, block by block, all parts counted together."""
+    table = np.zeros((n_classes, n_classes), np.int64)
+    for part in parts:
+        table += score_part(predictor, part, n_classes, max_voxels)
+    return scores(table)
 
 
 def score_part(predictor: MeanPredictor, part: Part, n_classes: int, max_voxels: int = MAX_CORE_VOXELS) -> np.ndarray:

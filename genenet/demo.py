@@ -29,8 +29,7 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
     from genenet.evaluation import evaluate
     from genenet.genes import EncoderDecoder, UNet
     from genenet.phantom_files import write_phantom
-    from genenet.settings import TrainingSettings
-    from genenet.settings import WindowSettings
+    from genenet.settings import TrainingSettings, WindowSettings
     from search.report import write_report
     from search.space import Choice, Levels, Range, Space
     from search.study import Study
@@ -67,7 +66,9 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
         ),
     )
     study.run()
-    yield study.leaderboard()[["trial", "label", "adjusted_rand", "n_parameters", "lpes", "lpds"]].to_string(index=False)
+    yield study.leaderboard()[["trial", "label", "adjusted_rand", "n_parameters", "lpes", "lpds"]].to_string(
+        index=False
+    )
     yield "3/5 choosing the ensemble"
     ensemble = Ensemble.select(study.networks(), study.data)
     ensemble.save(study.folder / "ensemble")

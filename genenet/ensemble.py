@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genenet.blocks import MeanPredictor, as_votes, score_part
+from genenet.blocks import MeanPredictor, as_votes, score_parts
 from genenet.classes import SegmentationClass
 from genenet.dataset import UNLABELLED, Dataset
 from genenet.errors import InputError
@@ -93,16 +93,13 @@ class Ensemble:
         mine, theirs = [entry.value for entry in self.classes], [entry.value for entry in data.classes]
         if mine != theirs:
             raise InputError(f"the networks know the class values {mine}, but {data.name} has {theirs}")
-        if self.members[0].blueprint.n_channels != data.n_channels:
-            raise InputError(
-                f"the networks read {self.members[0].blueprint.n_channels} channels, but {data.name} has {data.n_channels}"
-            )
+        n_channels = self.members[0].blueprint.n_channels
+        if n_channels != data.n_channels:
+            raise InputError(f"the networks read {n_channels} channels, but {data.name} has {data.n_channels}")
 
     def predictor(self, precision: str = "auto") -> MeanPredictor:
         """Load all members."""
         return MeanPredictor(tuple(member.predictor(precision) for member in self.members), self.vote)
-
-    # -- selecting -------------------------------------------------------------------------------------------------
 
     @classmethod
     def select(
@@ -141,8 +138,6 @@ class Ensemble:
         best = max(curve, key=lambda point: point.adjusted_rand)
         return cls(tuple(ranked[: best.n_members]), vote, tuple(curve))
 
-    # -- using -----------------------------------------------------------------------------------------------------
-
     def segment(
         self, image: "Volume | str | Path", output: str | Path, *, precision: str = "auto", **options: Any
     ) -> "Summary":
@@ -155,10 +150,7 @@ class Ensemble:
     def score(self, data: Dataset, part: str = "validation", *, precision: str = "auto") -> Scores:
         """Score on all parts of a kind, counted together."""
         self.check(data)
-        predictor = self.predictor(precision)
-        return scores(sum(score_part(predictor, entry, data.n_classes) for entry in getattr(data, part)))
-
-    # -- on disk ---------------------------------------------------------------------------------------------------
+        return score_parts(self.predictor(precision), getattr(data, part), data.n_classes)
 
     def save(self, folder: Path | str) -> None:
         """Write members.json, with paths relative to the folder, and curve.csv."""

@@ -32,7 +32,10 @@ def evaluate(
     members = open_members(what)
     if members is None:
         segmentation = open_volume(str(what))
-        return scores(sum(_score_file(segmentation, entry, data.n_classes) for entry in parts))
+        table = np.zeros((data.n_classes, data.n_classes), np.int64)
+        for entry in parts:
+            table += _score_file(segmentation, entry, data.n_classes)
+        return scores(table)
     return members.score(data, part)
 
 

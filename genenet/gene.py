@@ -50,7 +50,7 @@ class Gene(abc.ABC):
         self.name = name
         self.parent = parent
         self.root: Root = parent.root if parent is not None else self  # type: ignore[assignment]
-        self.path = f"{parent.path}/{name}".lstrip("/") if parent is not None else ""
+        self.path: str = f"{parent.path}/{name}".lstrip("/") if parent is not None else ""
         self.lineage: tuple[str, ...] = (*parent.lineage, self.path) if parent is not None else ("",)
 
     @abc.abstractmethod
@@ -60,8 +60,6 @@ class Gene(abc.ABC):
     @abc.abstractmethod
     def plan(self, plan: "Plan") -> None:
         """Add this gene's layers to the plan, inputs first."""
-
-    # -- values ------------------------------------------------------------------------------------------------
 
     @property
     def vocabulary(self) -> dict[str, Hyperparameter]:
@@ -106,8 +104,6 @@ class Gene(abc.ABC):
             f"{self.label} knows no hyperparameter `{name}`; it knows {', '.join(sorted(self.vocabulary))}"
         )
 
-    # -- editing -----------------------------------------------------------------------------------------------
-
     def add(self, **deltas: float) -> "Gene":
         """Change this gene's deltas, and with them the values of all genes below.
 
@@ -122,9 +118,7 @@ class Gene(abc.ABC):
                 is as before.
         """
         current = self._live().root.deltas.get(self.path, {})
-        self.root.update(
-            {self.path: {n: current.get(n, 0) + self._checked(n, d, "delta") for n, d in deltas.items()}}
-        )
+        self.root.update({self.path: {n: current.get(n, 0) + self._checked(n, d, "delta") for n, d in deltas.items()}})
         return self
 
     def set(self, **values: Any) -> "Gene":
@@ -155,8 +149,6 @@ class Gene(abc.ABC):
         if self.path not in self.root.genes:
             raise InputError(f"there is no gene {self.path} any more; net.tree() shows which there are")
         return self
-
-    # -- walking -----------------------------------------------------------------------------------------------
 
     @property
     def label(self) -> str:
@@ -190,7 +182,7 @@ class Gene(abc.ABC):
         try:
             return self.root.genes[full]
         except KeyError:
-            head, here = full, self.root
+            head = full
             while head and head not in self.root.genes:
                 head = head.rpartition("/")[0]
             here = self.root.genes[head]
@@ -310,8 +302,6 @@ class Root(Gene):
     def drop_dormant(self) -> None:
         """Forget the deltas of genes that do not exist with the present values."""
         self.deltas = {path: entry for path, entry in self.deltas.items() if path in self.genes}
-
-    # -- as data -----------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """The blueprint as plain data for JSON: kind, classes, channels, and the deltas by path.

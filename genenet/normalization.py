@@ -59,7 +59,8 @@ def fit_normalization(parts: Sequence[tuple[Volume, tuple[slice, ...]]], max_sli
         if not np.isfinite(image).all():
             bad = int(np.count_nonzero(~np.isfinite(image)))
             raise InputError(
-                f"{volume.name} holds NaN or infinity: {bad} voxels of slice z={z}; replace them, or leave the slice out"
+                f"{volume.name} holds NaN or infinity: {bad} voxels of slice z={z}; "
+                "replace them, or leave the slice out"
             )
         values = image.reshape(-1, image.shape[-1])
         count += len(values)

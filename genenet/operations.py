@@ -4,7 +4,6 @@ Along one axis a tensor is a row of elements. Element `i` lies at `offset + stri
 forward (how many elements come out), needs go backward (which elements of the input a range of the output reads).
 """
 
-import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -12,8 +11,8 @@ Range = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Operation(abc.ABC):
-    """One layer's arithmetic. Defaults are those of operations that work on each voxel by itself."""
+class Operation:
+    """One layer's arithmetic. What is said here holds for are those of operations that work on each voxel by itself."""
 
     def n_channels(self, inputs: Sequence[int]) -> int:
         """Channels out for channels in."""
@@ -37,7 +36,7 @@ class Operation(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pointwise(Operation, abc.ABC):
+class Pointwise(Operation):
     """An operation that keeps sizes and positions."""
 
 

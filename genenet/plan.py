@@ -128,8 +128,6 @@ class Plan:
             names.append(self.add(Crop(tuple(amounts)), name, gene=edge, part="crop") if any(amounts) else name)
         return self.add(Concatenate(), tuple(names), gene=gene, part="merge")
 
-    # -- counting ----------------------------------------------------------------------------------------------
-
     @property
     def n_parameters(self) -> int:
         """Trainable parameters of all layers."""
@@ -143,14 +141,10 @@ class Plan:
         sizes = self.sizes(shape)
         return sum(layer.n_channels * math.prod(sizes[name]) for name, layer in self.layers.items())
 
-    # -- windows -----------------------------------------------------------------------------------------------
-
     @property
     def total_stride(self) -> tuple[int, ...]:
         """The coarsest grid per axis: shifting a window by less changes what is pooled together."""
-        return tuple(
-            int(max(layer.grid[axis][0] for layer in self.layers.values())) for axis in range(self.n_dims)
-        )
+        return tuple(int(max(layer.grid[axis][0] for layer in self.layers.values())) for axis in range(self.n_dims))
 
     def sizes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """The spatial shape of every layer's output for an input of `shape`.

@@ -68,7 +68,7 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
     from genenet.folder import writing
 
     with writing(path) as beside, beside.open("wb") as stream:
-        np.savez(stream, **{str(index): array for index, array in enumerate(arrays)})
+        np.savez(stream, *arrays)
 
 
 def read_arrays(path: Path) -> list[np.ndarray]:
@@ -79,7 +79,7 @@ def read_arrays(path: Path) -> list[np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return [archive[str(index)] for index in range(len(archive.files))]
+            return [archive[f"arr_{index}"] for index in range(len(archive.files))]
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(f"{path} is not a readable checkpoint: {error}") from None
 

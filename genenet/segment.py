@@ -1,4 +1,4 @@
-"""Segment a volume of any size, block by block; killed at any moment and started again, it does only what is missing."""
+"""Segment a volume of any size, block by block; killed and started again, it does only what is missing."""
 
 import dataclasses
 import hashlib
@@ -136,9 +136,10 @@ def segment_volume(
     for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
         labels = answer.argmax(-1)
         counts += np.bincount(labels.ravel(), minlength=len(classes))
-        writers[0].write(boxes[index], values[labels])
+        box = boxes[index]
+        writers[0].write((box[0], box[1], box[2]), values[labels])
         if len(writers) > 1:
-            writers[1].write(boxes[index], answer.astype(np.float16))
+            writers[1].write((box[0], box[1], box[2]), answer.astype(np.float16))
         for writer in writers:
             writer.flush()
         done.add(index)
@@ -171,12 +172,16 @@ def _open_writers(
     shape = volume.shape[:3]
     chunks = tuple(min(c, n) for c, n in zip(core, shape, strict=True))
     writers = []
-    for target, extra, dtype in zip(targets, ((), (len(classes),)), (class_dtype(classes), np.float16), strict=False):
+    kinds: list[tuple[tuple[int, ...], np.dtype]] = [
+        ((), class_dtype(classes)),
+        ((len(classes),), np.dtype(np.float16)),
+    ]
+    for target, (extra, dtype) in zip(targets, kinds, strict=False):
         writers.append(
             create_volume(
                 place.partial_name(target),
                 (*shape, *extra),
-                np.dtype(dtype),
+                dtype,
                 voxel_size_nm=volume.voxel_size_nm,
                 classes=classes if not extra else None,
                 chunks=(*chunks, *extra),

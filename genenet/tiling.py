@@ -54,7 +54,9 @@ def fit_core(plan: Plan, core: Sequence[int]) -> Fit:
         start = int(plan.output.grid[axis][1])
         stride = plan.total_stride[axis]
         first = before + (start - before) % stride
-        size = next((n for n in range(first + wanted + after, first + wanted + after + 2 * stride) if plan.fits(n, axis)), 0)
+        size = next(
+            (n for n in range(first + wanted + after, first + wanted + after + 2 * stride) if plan.fits(n, axis)), 0
+        )
         if not size:
             raise InputError(f"no window of this network gives a core of {wanted} voxels")
         lead.append(first)

@@ -12,14 +12,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from genenet.blocks import BlockPredictor, MeanPredictor, score_part
+from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
 from genenet.errors import InputError
 from genenet.folder import partial_path, read_json, remove, write_json, write_text
 from genenet.genes import EncoderDecoder
 from genenet.losses import cross_entropy
-from genenet.metrics import Scores, scores
 from genenet.network import DESCRIPTION, Network, save_network
 from genenet.saving import get_variables, read_arrays, set_variables, write_arrays
 from genenet.settings import TrainingSettings
@@ -164,8 +163,6 @@ class _Training:
     def variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.trainer.optimizer.variables]
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------
-
     def save(self, digest: str) -> None:
         """Arrays first, then the JSON file that names them; a kill between leaves the checkpoint before."""
         name = f"checkpoint-{self.state.step:07d}.npz"
@@ -192,8 +189,6 @@ class _Training:
     @property
     def best_name(self) -> str:
         return f"best-{self.state.best_step:07d}.npz"
-
-    # -- training ------------------------------------------------------------------------------------------------
 
     def next_stop(self) -> int:
         """The step at which something is due."""
@@ -229,7 +224,7 @@ class _Training:
     def validate(self) -> None:
         """Score the whole validation part; keep the weights if they are the best so far."""
         state = self.state
-        found = validation_scores(self.predictor, self.data)
+        found = score_parts(self.predictor, self.data.validation, self.data.n_classes)
         record = Record(
             step=state.step,
             seconds=round(state.seconds, 3),
@@ -281,11 +276,6 @@ class _Training:
         if self.state.best_step < 0:
             self.validate()
         set_variables(self.model.variables, read_arrays(self.work / self.best_name))
-
-
-def validation_scores(predictor: MeanPredictor, data: Dataset) -> Scores:
-    """Score a network on all validation parts of a dataset, counted together."""
-    return scores(sum(score_part(predictor, part, data.n_classes) for part in data.validation))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

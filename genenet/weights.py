@@ -51,7 +51,9 @@ def boundary_weights(
     """
     edge = np.zeros(labels.shape, bool)
     for axis in range(labels.ndim):
-        low, high = (np.take(labels, range(*ends), axis) for ends in ((0, -1 + labels.shape[axis]), (1, labels.shape[axis])))
+        low, high = (
+            np.take(labels, range(*ends), axis) for ends in ((0, -1 + labels.shape[axis]), (1, labels.shape[axis]))
+        )
         differs = (low != high) & (low != UNLABELLED) & (high != UNLABELLED)
         pad = [(0, 0)] * labels.ndim
         pad[axis] = (0, 1)

@@ -123,8 +123,6 @@ class TrainingWindows(keras.utils.PyDataset):
             labels_shape=self.core[-self.n_dims :],
         )
 
-    # -- where ---------------------------------------------------------------------------------------------------
-
     def _draw(self, rng: np.random.Generator, number: int) -> tuple[Part, list[int]]:
         """The part and first core voxel of window `number`."""
         if self._grid is not None:
@@ -148,7 +146,7 @@ class TrainingWindows(keras.utils.PyDataset):
 
     def _grid_starts(self) -> list[tuple[int, ...]]:
         spacing = self.settings.spacing or (1, 1, 1)
-        starts = []
+        starts: list[tuple[int, ...]] = []
         for which, room in enumerate(self._room):
             axes = [range(0, n, step) for n, step in zip(room, spacing, strict=True)]
             starts += [(which, z, y, x) for z in axes[0] for y in axes[1] for x in axes[2]]

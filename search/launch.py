@@ -26,9 +26,7 @@ def run_workers(folder: Path, n_workers: int) -> None:
         RuntimeError: A worker ended badly; the others finished their work.
     """
     threads = max(1, (os.cpu_count() or 1) // n_workers)
-    processes = [
-        subprocess.Popen(worker_command(folder), env=worker_environment(threads)) for _ in range(n_workers)
-    ]
+    processes = [subprocess.Popen(worker_command(folder), env=worker_environment(threads)) for _ in range(n_workers)]
     try:
         codes = [process.wait() for process in processes]
     except BaseException:

@@ -134,7 +134,9 @@ class Space:
                         continue
                     declaration = gene.vocabulary[name]
                     if depth == 0:
-                        changes.setdefault("", {})[name] = declaration.total(draw(name, _root_domain(declaration, entry)))
+                        changes.setdefault("", {})[name] = declaration.total(
+                            draw(name, _root_domain(declaration, entry))
+                        )
                         continue
                     domain = _delta_domain(declaration, entry, gene.total(name))
                     if domain is not None:
@@ -166,7 +168,9 @@ def _check(declaration: Hyperparameter, levels: tuple[Range | Choice | None, ...
     for depth, entry in enumerate(levels):
         if isinstance(entry, Choice):
             if not isinstance(declaration, Categorical) or depth:
-                where = "is a number" if not isinstance(declaration, Categorical) else "adds whole numbers below the root"
+                where = (
+                    "is a number" if not isinstance(declaration, Categorical) else "adds whole numbers below the root"
+                )
                 raise InputError(f"`{name}` {where}; give a range, not a choice")
             for option in entry.options:
                 declaration.total(option)

@@ -1,11 +1,11 @@
 """A study: a folder in which any number of processes try blueprints, any of which may die at any time.
 
-    study.yaml          what was asked, resolved
-    trials/0007/        one network tried
-    optuna.journal      what the samplers learn from
-    leaderboard.csv     finished trials, best first
-    report.html         for people
-    ensemble/           members.json, curve.csv
+study.yaml          what was asked, resolved
+trials/0007/        one network tried
+optuna.journal      what the samplers learn from
+leaderboard.csv     finished trials, best first
+report.html         for people
+ensemble/           members.json, curve.csv
 """
 
 import contextlib
@@ -80,8 +80,6 @@ class Study:
         self._data: Dataset | None = None
         self._optuna: optuna.Study | None = None
         self._lock = filelock.FileLock(self.folder / "lock")
-
-    # -- making ----------------------------------------------------------------------------------------------------
 
     @classmethod
     def create(
@@ -185,8 +183,6 @@ class Study:
                 storage=storage, study_name="genenet", sampler=sampler, direction="maximize", load_if_exists=True
             )
         return self._optuna
-
-    # -- trials ----------------------------------------------------------------------------------------------------
 
     def trials(self) -> list[Trial]:
         """All trials, by number."""
@@ -295,8 +291,6 @@ class Study:
                 self.optuna_study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             trial.write_state(state, **{**known, **details})
             self._write_leaderboard()
-
-    # -- running and reading ---------------------------------------------------------------------------------------
 
     def run(self, n_trials: int | None = None, *, workers: int = 1) -> None:
         """Work until the budget is done; the same call after a kill continues.

@@ -1,6 +1,8 @@
 """One network tried: a folder that says at any time what was tried, how it stands, and how it ended."""
 
 import dataclasses
+import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -56,8 +58,6 @@ class Trial:
         """The trained network."""
         return Network.open(self.network_folder)
 
-    # -- state -----------------------------------------------------------------------------------------------------
-
     @property
     def state(self) -> dict[str, Any]:
         """What state.json says: `state` and what belongs to it."""
@@ -75,9 +75,6 @@ class Trial:
 
     def begin_attempt(self) -> int:
         """Count one more attempt."""
-        import os
-        import platform
-
         attempt = self.attempts + 1
         entry = {"attempt": attempt, "pid": os.getpid(), "host": platform.node(), "time": round(time.time(), 1)}
         write_json(self.folder / "attempt.json", entry)

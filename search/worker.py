@@ -26,15 +26,21 @@ def work(study: Study, objective: Objective | None = None) -> int:
     Returns:
         How many trials this process finished.
     """
-    if objective is None:
-        from search.objective import train_trial as objective
+    score = objective or _training()
     finished = 0
     while True:
         with study.claim() as claim:
             if claim is None:
                 return finished
-            _run(study, claim, objective)
+            _run(study, claim, score)
             finished += 1
+
+
+def _training() -> Objective:
+    """Training, which brings Keras."""
+    from search.objective import train_trial
+
+    return train_trial
 
 
 def _run(study: Study, claim: Claim, objective: Objective) -> None:

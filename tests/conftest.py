@@ -77,8 +77,7 @@ def small_net():
 def quick():
     """Training settings for a few steps."""
     from genenet.augment import Augmentation
-    from genenet.settings import TrainingSettings
-    from genenet.settings import WindowSettings
+    from genenet.settings import TrainingSettings, WindowSettings
 
     windows = WindowSettings(batch_size=2, augmentation=Augmentation.off())
     return TrainingSettings(steps=6, validate_every=3, checkpoint_every=2, precision="float32", windows=windows)

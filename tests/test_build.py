@@ -120,7 +120,10 @@ def test_models_load_without_genenet(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gn.UNet(2).window_shape(100), r"100 shrinks to nothing at decode/stack4/conv1; the smallest .* is 188"),
+        (
+            lambda: gn.UNet(2).window_shape(100),
+            r"100 shrinks to nothing at decode/stack4/conv1; the smallest .* is 188",
+        ),
         (lambda: gn.UNet(2).build((100, 100, 1)), r"window of 100x100 (shrinks to nothing|does not fit)"),
         (lambda: gn.UNet(2).build((573, 573, 1)), r"573x573 does not fit: encode/stack1/conv0/down would halve"),
         (lambda: gn.UNet(2).build((572, 572, 3)), r"the input shape must be \(size, size, 1\), but got"),

@@ -1,4 +1,4 @@
-"""The program as people use it: every verb in a process of its own, its output, its exit code, what it leaves behind."""
+"""The program as people use it: every verb in a process of its own, its output and what it leaves behind."""
 
 import contextlib
 import hashlib
@@ -12,6 +12,7 @@ import threading
 import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,8 +57,7 @@ def test_every_verb_has_help(verb):
 
 
 def test_the_readme_names_every_verb():
-    text = (os.path.dirname(__file__) + "/../README.md",)
-    readme = open(*text).read()
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
     for verb in VERBS:
         if verb not in ("data", "search"):
             assert f"genenet {verb}" in readme, verb
@@ -152,7 +152,10 @@ def test_one_network_from_training_to_segmentation(tmp_path, data_file, data_set
 def test_a_study_from_init_to_report(tmp_path, data_file, data_settings):
     study = tmp_path / "study"
     (tmp_path / "settings.yaml").write_text("validate_every: 4\ncheckpoint_every: 4\nprecision: float32\n")
-    write_yaml(tmp_path / "space.yaml", {"n_scales": {"range": [1, 2]}, "n_features": {"levels": [{"range": [3, 6]}, {"range": [-1, 1]}]}})
+    write_yaml(
+        tmp_path / "space.yaml",
+        {"n_scales": {"range": [1, 2]}, "n_features": {"levels": [{"range": [3, 6]}, {"range": [-1, 1]}]}},
+    )
     options = ["--data", data_file, "--steps", 4, "--batch-size", 2, "--settings", tmp_path / "settings.yaml"]
     options += ["--space", tmp_path / "space.yaml", "--window", 32, "--no-baseline"]
     assert "is a study of 2 networks" in fine("search", "init", study, *options, "--trials", 2)
@@ -187,7 +190,7 @@ def test_doctor_names_the_cure_for_a_missing_backend():
     assert re.search(r"PROBLEM: Keras cannot load its backend 'torch' .* pip install", done.stdout)
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------------
+# -- bad input ---
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, data_settings):
@@ -230,7 +233,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, data_settings):
 @contextlib.contextmanager
 def tiny_disk(folder, megabytes):
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)], capture_output=True
+    )
     if done.returncode:
         pytest.skip("a small disk needs the right to mount one")
     try:
@@ -262,7 +267,8 @@ def test_ctrl_c_stops_and_the_same_command_continues(tmp_path, data_file):
     command += ["--settings", tmp_path / "settings.yaml"]
     (tmp_path / "settings.yaml").write_text("validate_every: 20\ncheckpoint_every: 2\n")
     process = subprocess.Popen(
-        [sys.executable, "-m", "genenet", *map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "genenet", *map(str, command)],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         # A background job of a shell ignores Ctrl-C, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

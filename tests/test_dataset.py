@@ -11,9 +11,9 @@ from genenet.dataset import UNLABELLED, Dataset, in_memory, resolve_data
 from genenet.folder import write_yaml
 from genenet.normalization import Normalization, fit_normalization
 from genenet.plan import WindowShape
+from genenet.settings import WindowSettings
 from genenet.volume import open_volume
 from genenet.weights import boundary_weights, class_weights
-from genenet.settings import WindowSettings
 from genenet.windows import TrainingWindows
 
 PLAIN = WindowSettings(batch_size=3, augmentation=Augmentation.off(), class_balance=0.0)
@@ -54,7 +54,9 @@ def test_splits_by_box_and_by_file(data_settings, tmp_path):
     assert data.validation[0].shape == (2, 64, 64)
     # Beyond a box the image goes on, but its labels are nobody's business.
     part = data.training[0]
-    np.testing.assert_array_equal(part.read_image((0, 30, 0), (1, 6, 4))[0, ..., 0], np.load(data_settings["image"])[0, 30:36, :4])
+    np.testing.assert_array_equal(
+        part.read_image((0, 30, 0), (1, 6, 4))[0, ..., 0], np.load(data_settings["image"])[0, 30:36, :4]
+    )
     assert (part.read_labels((0, 30, 0), (1, 6, 4))[0, 2:] == UNLABELLED).all()
     assert (part.read_labels((0, -3, 0), (1, 6, 4))[0, :3] == UNLABELLED).all()
 
@@ -80,7 +82,10 @@ def test_any_integers_become_class_indices(dtype, data_settings):
         ({"classes": [{"value": 0, "name": "a", "colour": "#000000"}] * 2}, "unknown key `classes.0.colour`"),
         ({"classes": [{"value": 0, "name": "only"}]}, "`classes`"),
         ({"classes": [{"value": 0, "name": "a"}, {"value": 0, "name": "b"}]}, "two classes have the same value"),
-        ({"classes": [{"value": 0, "name": "a", "color": "red"}, {"value": 1, "name": "b"}]}, "a class color must look"),
+        (
+            {"classes": [{"value": 0, "name": "a", "color": "red"}, {"value": 1, "name": "b"}]},
+            "a class color must look",
+        ),
         ({"ignore": 1}, "`ignore` is 1, but a class has that value"),
         ({"training": {"z": [0, 9]}}, r"training: `z: \[0, 9\]` must lie within \[0, 6\]"),
         ({"training": {"z": [3, 3]}}, "must lie within"),
@@ -153,7 +158,7 @@ def test_large_volumes_stay_on_disk(data_settings):
     assert in_memory(volume).voxel_size_nm == volume.voxel_size_nm
 
 
-# -- weights -------------------------------------------------------------------------------------------------------------
+# -- weights ---
 
 
 def test_class_weights_by_hand():
@@ -178,7 +183,7 @@ def test_boundary_weights_fall_from_boundaries():
     assert (boundary_weights(labels) == 0).all()
 
 
-# -- windows -------------------------------------------------------------------------------------------------------------
+# -- windows ---
 
 
 def test_windows_hold_image_and_labels_of_the_same_place(data_file, data_settings):

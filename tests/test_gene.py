@@ -77,7 +77,10 @@ def test_deltas_of_vanished_genes_sleep_and_wake():
     [
         (lambda net: net.add(n_features=-50), r"`n_features` must lie in \[1, 1024\], but got n_features=-2 at decode"),
         (lambda net: net["decode"].set(n_features=0), r"must lie in .* at decode"),
-        (lambda net: net.add(kernel_size=1), r"must be odd, but got kernel_size=4; the nearest odd size is 5 at the root"),
+        (
+            lambda net: net.add(kernel_size=1),
+            r"must be odd, but got kernel_size=4; the nearest odd size is 5 at the root",
+        ),
         (lambda net: net["encode/stack1"].add(foo=1), r"encode/stack1 knows no hyperparameter `foo`"),
         (lambda net: net["encode"].add(n_scales=1), r"`n_scales` has no effect at encode: it is read by the root"),
         (lambda net: net["head"].add(n_convs=1), r"`n_convs` has no effect at head"),
@@ -156,7 +159,9 @@ def test_any_edits_leave_a_tree_that_survives_json(changes):
     for gene in net.walk():
         for declaration in gene.reads:
             assert declaration.problem(gene.total(declaration.name)) is None
-            assert twin[gene.path].value(declaration.name) == net[gene.path].value(declaration.name) if gene.path else True
+            assert (
+                twin[gene.path].value(declaration.name) == net[gene.path].value(declaration.name) if gene.path else True
+            )
 
 
 def test_diff_says_what_differs():

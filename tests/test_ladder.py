@@ -98,9 +98,19 @@ def _run(code):
 
 
 @pytest.mark.parametrize("what", ["genenet", "search", "pruning", "genenet.cli"])
-def test_imports_bring_no_keras(what):
-    heavy = "keras tensorflow optuna matplotlib pandas torch jax".split()
+def test_imports_are_light(what):
+    heavy = ["keras", "tensorflow", "optuna", "matplotlib", "pandas", "torch", "jax", "scipy"]
     assert _run(f"import sys, {what}; print([n for n in {heavy} if n in sys.modules])").strip() == "[]"
+
+
+def test_blueprints_and_studies_need_no_keras():
+    code = """
+import sys, genenet as gn, search.study
+net = gn.UNet(n_classes=2)
+net.window_shape(), net.n_parameters, net.tree(), gn.from_dict(net.to_dict())
+print("keras" in sys.modules)
+"""
+    assert _run(code).strip() == "False"
 
 
 def test_public_names_load_on_first_use():

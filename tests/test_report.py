@@ -17,13 +17,12 @@ from genenet.ensemble import CurvePoint, Ensemble
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json, write_text
 from genenet.network import save_network
-from search import report_slices
-from search.report import write_report
-from search.report_drawing import ScoreAxis
-from search.report_html import element
-from search.report_importance import MIN_TRIALS, SCORE, measure_importance
-from search.report_results import Chosen, Finished, Results, read_results
-from search.report_text import above_baseline, progress, summary
+from search.report import slices, write_report
+from search.report.drawing import ScoreAxis
+from search.report.html import element
+from search.report.importance import MIN_TRIALS, SCORE, measure_importance
+from search.report.results import Chosen, Finished, Results, read_results
+from search.report.text import above_baseline, progress, summary
 from search.space import Choice, Levels, Range, Space
 from search.study import Study
 from search.trial import Trial
@@ -169,7 +168,7 @@ def ranking(reader):
     return [row for row in reader.rows if len(row) == 9 and row[0] != "net"]
 
 
-# -- a finished study --------------------------------------------------------------------------------------------------
+# -- a finished study ---
 
 
 def test_the_page_needs_no_other_file(page):
@@ -246,7 +245,7 @@ def test_the_same_study_gives_the_same_page(finished, page):
     assert re.sub(clock, "", write_report(finished).read_text(encoding="utf-8")) == re.sub(clock, "", page)
 
 
-# -- whatever is missing is a sentence ---------------------------------------------------------------------------------
+# -- whatever is missing is a sentence ---
 
 
 def _drop_ensemble(folder):
@@ -333,7 +332,7 @@ def test_a_new_study_has_a_report(tmp_path):
     assert "No network has been tried yet" in words and "12 networks are still to come" in words
 
 
-# -- sentences ---------------------------------------------------------------------------------------------------------
+# -- sentences ---
 
 
 def tried(number, score, label=""):
@@ -372,7 +371,7 @@ def test_only_the_original_unet_is_called_so(tmp_path):
     assert "31.0M" in Reader(write_report(study).read_text(encoding="utf-8")).words
 
 
-# -- what the charts rest on -------------------------------------------------------------------------------------------
+# -- what the charts rest on ---
 
 
 def test_what_decides_is_the_most_important(finished):
@@ -399,17 +398,17 @@ def test_outliers_do_not_squeeze_the_axis():
     assert ScoreAxis.of([0.5] * 9) == ScoreAxis(0.5)
 
 
-# -- example slices ----------------------------------------------------------------------------------------------------
+# -- example slices ---
 
 
 def test_a_crop_is_segmented_as_in_the_whole_slice(finished, monkeypatch):
-    monkeypatch.setattr(report_slices, "CROP_SIDES", (32,))
-    contenders = report_slices.choose_contenders(read_results(finished))
+    monkeypatch.setattr(slices, "CROP_SIDES", (32,))
+    contenders = slices.choose_contenders(read_results(finished))
     assert [contender.name for contender in contenders] == ["ensemble of 2 networks", "baseline"]
-    comparison = report_slices.compare(finished.data, contenders)
+    comparison = slices.compare(finished.data, contenders)
     (part,) = finished.data.validation
     for index, contender in enumerate(contenders):
-        whole = report_slices.predict_part(Ensemble(contender.networks).predictor(), part)
+        whole = slices.predict_part(Ensemble(contender.networks).predictor(), part)
         for example in comparison.examples:
             box = [slice(s.start - o, s.stop - o) for s, o in zip(example.part.box, part.start, strict=True)]
             np.testing.assert_array_equal(example.predictions[index], whole[tuple(box)][0])
@@ -423,20 +422,20 @@ def test_crops_lie_where_labels_are(tmp_path):
     sparse[:3], sparse[4, 40:50, 6:20] = labels[:3], labels[4, 40:50, 6:20]
     np.save(settings["labels"], sparse)
     data = Dataset.open(settings)
-    (crop,) = report_slices.choose_crops(data, 24, 4)
+    (crop,) = slices.choose_crops(data, 24, 4)
     assert crop.start[0] == 4
     assert (crop.read_labels((0, 0, 0), crop.shape) != UNLABELLED).sum() == 10 * 14
     assert [start % 4 for start in crop.start[1:]] == [0, 0]
     nothing = dataclasses.replace(data, validation=(dataclasses.replace(crop, box=(slice(3, 4), *crop.box[1:])),))
     with pytest.raises(InputError, match="no voxel of the validation part is labelled"):
-        report_slices.choose_crops(nothing, 24, 4)
+        slices.choose_crops(nothing, 24, 4)
 
 
 def test_without_a_baseline_the_middle_network_is_shown(finished):
     found = read_results(finished)
     ranked = [network for network in found.finished if (network.trial.network_folder / "network.json").exists()]
     without = dataclasses.replace(found, ensemble=None, finished=tuple(ranked[:SAVED]))
-    names = [contender.name for contender in report_slices.choose_contenders(without)]
+    names = [contender.name for contender in slices.choose_contenders(without)]
     assert names == [f"best network (net {ranked[0].number})", f"middle of the ranking (net {ranked[2].number})"]
 
 
@@ -445,4 +444,4 @@ def test_multiply_adds_by_hand():
     plan = net.plan_layers()
     # Per voxel: stack0 1->4 8, stack1 4->8 40 at a quarter, up 8->4 (2x2) 132, decode 8->4 36, head 4->2 10.
     assert json.dumps(plan.n_parameters) == str(8 + 40 + 132 + 36 + 10)
-    assert report_slices.multiply_adds_per_voxel(plan, 32) == 8 + 40 / 4 + 132 + 36 + 10
+    assert slices.multiply_adds_per_voxel(plan, 32) == 8 + 40 / 4 + 132 + 36 + 10

@@ -191,7 +191,7 @@ def test_outputs_by_suffix(suffix, tmp_path):
     assert set(np.unique(written.read((slice(0, 3), slice(0, 50), slice(0, 70))))) <= {0, 7}
 
 
-# -- ensembles ---------------------------------------------------------------------------------------------------------
+# -- ensembles ---
 
 
 @pytest.fixture
@@ -204,7 +204,13 @@ def networks(tmp_path, data_settings):
         folder = tmp_path / "networks" / str(seed)
         found.append(
             save_network(
-                folder, net.build(seed=seed), net, data.normalization(), data.classes, {"adjusted_rand": score}, details={}
+                folder,
+                net.build(seed=seed),
+                net,
+                data.normalization(),
+                data.classes,
+                {"adjusted_rand": score},
+                details={},
             )
         )
     return found

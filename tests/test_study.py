@@ -50,7 +50,7 @@ def blueprints(study):
     return [json.dumps(trial.blueprint.to_dict(), sort_keys=True) for trial in study.trials()]
 
 
-# -- spaces ------------------------------------------------------------------------------------------------------------
+# -- spaces ---
 
 
 def test_samples_lie_in_the_space():
@@ -132,7 +132,7 @@ def test_the_default_space_holds_networks_that_can_be_built():
     assert sum(problem(net, Limits(), 4) is None for net in nets) > 40
 
 
-# -- the same seed, the same blueprints ----------------------------------------------------------------------------------
+# -- the same seed, the same blueprints ---
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
@@ -188,7 +188,7 @@ def test_tpe_learns(data_file, tmp_path):
     assert np.mean(features[20:]) > np.mean(features[:10]) + 0.5
 
 
-# -- dying and failing -----------------------------------------------------------------------------------------------
+# -- dying and failing ---
 
 
 def test_a_killed_trial_is_continued_with_its_own_blueprint(data_file, tmp_path):
@@ -287,7 +287,7 @@ def test_the_baseline_comes_first_and_on_top(data_file, tmp_path):
     assert (study.folder / "leaderboard.csv").read_text().count("\n") == 5
 
 
-# -- settings ----------------------------------------------------------------------------------------------------------
+# -- settings ---
 
 
 def test_a_folder_made_by_other_settings_is_refused(data_file, data_settings, tmp_path):
@@ -324,7 +324,7 @@ def test_half_a_trial_folder_is_no_trial(data_file, tmp_path):
     assert study.table()["state"].tolist() == ["done", "done"]
 
 
-# -- for real ------------------------------------------------------------------------------------------------------------
+# -- for real ---
 
 
 @pytest.mark.slow

@@ -14,9 +14,8 @@ import pytest
 import genenet as gn
 from genenet.device import dtype_policy
 from genenet.saving import load_model, with_policy
-from genenet.settings import TrainingSettings
+from genenet.settings import TrainingSettings, WindowSettings
 from genenet.train import TrainingError, learning_rate_schedule, train_network
-from genenet.settings import WindowSettings
 
 
 class Dies(Exception):
@@ -193,7 +192,9 @@ def test_blueprints_must_fit_the_data(data_file, quick, tmp_path):
     data = gn.Dataset.open(data_file)
     with pytest.raises(gn.InputError, match="for 2 classes and 1 channels, but .* has 3 and 1"):
         train_network(gn.EncoderDecoder(n_classes=2), data, tmp_path / "net", quick)
-    with pytest.raises(gn.InputError, match=r"window that writes 1x192x192 voxels is larger than the training part 4x64x64"):
+    with pytest.raises(
+        gn.InputError, match=r"window that writes 1x192x192 voxels is larger than the training part 4x64x64"
+    ):
         train_network(gn.EncoderDecoder(n_classes=3), data, tmp_path / "net", quick)
 
 

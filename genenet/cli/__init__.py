@@ -1,7 +1,7 @@
 """The program `genenet`: one verb per job.
 
-Exit codes: 0, what was asked is written; 2, the input is wrong, and one line names the culprit and the cure; 1, anything
-else; 130, stopped by Ctrl-C.
+Exit codes: 0, what was asked is written; 2, the input is wrong, and one line names the culprit and the cure; 1,
+anything else; 130, stopped by Ctrl-C.
 """
 
 import errno
@@ -56,7 +56,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        complain(f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another place, then again")
+        complain(
+            f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another place, then again"
+        )
         sys.exit(1)
     except RuntimeError as error:
         if not _is_training_error(error):

@@ -7,7 +7,9 @@ import typer
 
 from genenet.cli.output import progress, say, say_json
 
-app = typer.Typer(help="Look at volumes, convert them, make a synthetic one, download a public one.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at volumes, convert them, make a synthetic one, download a public one.", no_args_is_help=True
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
@@ -18,7 +20,9 @@ VoxelSize = Annotated[
 
 @app.command()
 def info(
-    path: Annotated[str, typer.Argument(help="TIFF, folder of slices, file.h5:/path, Zarr, OME-Zarr, .npy or data.yaml.")],
+    path: Annotated[
+        str, typer.Argument(help="TIFF, folder of slices, file.h5:/path, Zarr, OME-Zarr, .npy or data.yaml.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Say what is in a file: shape, type, voxel size, range, label values."""

@@ -12,7 +12,13 @@ import typer
 from genenet.cli.output import say, say_json
 
 # Packages with what they are for and how to get them; the first group is required.
-REQUIRED = {"keras": "networks", "optuna": "search", "zarr": "Zarr volumes", "tifffile": "TIFF volumes", "h5py": "HDF5 volumes"}
+REQUIRED = {
+    "keras": "networks",
+    "optuna": "search",
+    "zarr": "Zarr volumes",
+    "tifffile": "TIFF volumes",
+    "h5py": "HDF5 volumes",
+}
 OPTIONAL = {
     "tensorflow": ("backend", "pip install tensorflow-cpu"),
     "jax": ("backend", "pip install jax"),

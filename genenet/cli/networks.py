@@ -67,7 +67,8 @@ def train(
         def watch(step: int, spent: float, record: Record | None) -> None:
             shown(step, chosen.steps)
             if record is not None:
-                say(f"step {step}: adjusted Rand score {record.adjusted_rand:.4f}, loss {record.loss:.4f}, {spent:.0f} s")
+                score, loss = record.adjusted_rand, record.loss
+                say(f"step {step}: adjusted Rand score {score:.4f}, loss {loss:.4f}, {spent:.0f} s")
 
         network = train_network(net, opened, output, chosen, seed=seed, watch=watch)
     say(f"best adjusted Rand score {network.scores['adjusted_rand']:.4f}; wrote {output}")
@@ -100,7 +101,9 @@ def evaluate(
     say(table(found["classes"], {"value": "d", "name": "", "iou": ".4f", "dice": ".4f"}))
     say("\nconfusion, voxels (row: label, column: prediction)")
     names = [row["name"] for row in found["classes"]]
-    rows = [{"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, found["confusion"], strict=True)]
+    rows = [
+        {"": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, found["confusion"], strict=True)
+    ]
     say(table(rows, {"": "", **dict.fromkeys(names, "d")}))
 
 
@@ -119,11 +122,12 @@ def ensemble(
 
     opened = Study.open(study)
     with progress("selecting") as shown:
-        chosen = Ensemble.select(
-            opened.networks(), opened.data, max_members=max_members, vote=vote, progress=shown
-        )
+        chosen = Ensemble.select(opened.networks(), opened.data, max_members=max_members, vote=vote, progress=shown)
     chosen.save(opened.folder / "ensemble")
-    rows = [{"n": p.n_members, "alone": p.alone, "adjusted_rand": p.adjusted_rand, "mean_iou": p.mean_iou} for p in chosen.curve]
+    rows = [
+        {"n": p.n_members, "alone": p.alone, "adjusted_rand": p.adjusted_rand, "mean_iou": p.mean_iou}
+        for p in chosen.curve
+    ]
     if as_json:
         say_json({"n_members": len(chosen.members), "curve": rows})
         return
@@ -160,7 +164,13 @@ def segment(
     options = {} if block is None else {"max_voxels": block * 2**20}
     with progress("segmenting") as shown:
         done = members.segment(
-            volume, output, precision=precision, probabilities=probabilities, overwrite=overwrite, progress=shown, **options
+            volume,
+            output,
+            precision=precision,
+            probabilities=probabilities,
+            overwrite=overwrite,
+            progress=shown,
+            **options,
         )
     if as_json:
         say_json({**vars(done), "voxels_per_s": done.voxels_per_s})

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 # A log that nobody watches gets a line this often.
@@ -61,7 +61,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     yield line
 
 
-def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
+def table(rows: Sequence[Mapping[Any, Any]], columns: dict[str, str]) -> str:
     """Rows as aligned text.
 
     Args:
@@ -69,7 +69,7 @@ def table(rows: list[dict[str, Any]], columns: dict[str, str]) -> str:
         columns: Keys to show with a format for their values, `{"score": ".4f"}`; numbers are set flush right.
     """
 
-    def cell(row: dict[str, Any], key: str) -> str:
+    def cell(row: Mapping[Any, Any], key: str) -> str:
         value = row.get(key)
         if value is None or value != value:  # noqa: PLR0124  (NaN)
             return "-"

@@ -89,7 +89,11 @@ def run(
         init(study, data, trials=trials or 20)
     opened = Study.open(study)
     opened.run(trials, workers=workers)
-    say(table(opened.leaderboard().to_dict("records"), {k: v for k, v in COLUMNS.items() if k not in ("state", "reason")}))
+    say(
+        table(
+            opened.leaderboard().to_dict("records"), {k: v for k, v in COLUMNS.items() if k not in ("state", "reason")}
+        )
+    )
     if opened.networks():
         finish(opened, segment)
 

@@ -1,7 +1,7 @@
 """Genes that compute: one convolution and what follows it, and the head."""
 
 from genenet.gene import Gene
-from genenet.genes.edges import Edge
+from genenet.genes.edges import Down, Edge, Forward, Skip, Up
 from genenet.genes.vocabulary import (
     ACTIVATION,
     ACTIVATION_PENALTIES,
@@ -44,7 +44,7 @@ class Conv(Gene):
         *KERNEL_PENALTIES,
         *ACTIVATION_PENALTIES,
     )
-    child_kinds = (Edge,)
+    child_kinds = (Forward, Skip, Down, Up)
 
     def __init__(self, name: str, parent: Gene, *, edges: list[tuple[type[Edge], str]], scale: int) -> None:
         super().__init__(name, parent)

@@ -18,8 +18,6 @@ class Edge(Gene, abc.ABC):
     """
 
     default_name: ClassVar[str]
-    # What any kind of edge reads, so that genes above may store it.
-    reads = (POOLING, UPSAMPLING, N_FEATURES, KERNEL_SIZE, PADDING, *KERNEL_PENALTIES)
 
     def __init__(self, name: str, parent: Gene, *, source: str, scale: int) -> None:
         super().__init__(name, parent)
@@ -43,7 +41,6 @@ class Forward(Edge):
     """The output of the gene before, as it is."""
 
     default_name = "forward"
-    reads = ()
 
     def plan(self, plan: Plan) -> None:
         """No layer."""

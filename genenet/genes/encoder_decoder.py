@@ -145,9 +145,7 @@ class EncoderDecoder(Root):
 
     def layers_per_stack(self) -> LayersPerStack:
         """LPES and LPDS: convolutions per encoding and per decoding stack."""
-        encode, decode = (
-            tuple(stack.n_convs for stack in self[name].children) for name in ("encode", "decode")
-        )
+        encode, decode = (tuple(stack.n_convs for stack in self[name].children) for name in ("encode", "decode"))
         return LayersPerStack(encode, decode)
 
     def build(self, shape: tuple[int | None, ...] | None = None, *, precision: str = "float32", seed: int = 0):  # type: ignore[no-untyped-def]  # noqa: ANN201

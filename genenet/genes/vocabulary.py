@@ -46,7 +46,10 @@ ACTIVATION = Categorical(
     name="activation", default="relu", options=ACTIVATIONS, meaning="what follows each convolution; crelu doubles"
 )
 NORMALIZATION = Categorical(
-    name="normalization", default="none", options=("none", "batch", "group"), meaning="between convolution and activation"
+    name="normalization",
+    default="none",
+    options=("none", "batch", "group"),
+    meaning="between convolution and activation",
 )
 DROPOUT = Real(name="dropout", default=0.0, low=0.0, high=0.9, meaning="share of activations dropped in training")
 

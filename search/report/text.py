@@ -3,7 +3,7 @@
 import math
 import shlex
 
-from search.report_results import Results
+from search.report.results import Results
 
 
 def score(value: float | None) -> str:

@@ -14,8 +14,8 @@ from genenet.metrics import Scores, contingency, scores
 from genenet.network import Network
 from genenet.plan import Plan
 from genenet.tiling import blocks, fit_core
-from search.report_results import Finished, Results
-from search.report_text import plural
+from search.report.results import Finished, Results
+from search.report.text import plural
 
 # Sides that a crop may have, in voxels; the first at which the predictions cost no more than this many multiply-adds,
 # some ten seconds on two cores.

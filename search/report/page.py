@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genenet.folder import write_text
-from search import report_sections
-from search.report_html import Markup, element, join, page
-from search.report_results import Results, read_results
-from search.report_settings import settings
-from search.report_text import duration, plural, progress, score, summary
+from search.report import sections
+from search.report.html import Markup, element, join, page
+from search.report.results import Results, read_results
+from search.report.settings import settings
+from search.report.text import duration, plural, progress, score, summary
 from search.study import Study
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,20 @@ def write_report(study: Study) -> Path:
         Where the report is.
     """
     results = read_results(study)
-    sections: dict[str, Section] = {
-        "All networks": report_sections.scores,
-        "The ensemble": report_sections.ensemble,
-        "Score and size": report_sections.sizes,
-        "What mattered": report_sections.importance,
-        "The best networks": report_sections.ranking,
+    chapters: dict[str, Section] = {
+        "All networks": sections.scores,
+        "The ensemble": sections.ensemble,
+        "Score and size": sections.sizes,
+        "What mattered": sections.importance,
+        "The best networks": sections.ranking,
         "Example slices": examples,
         "What was asked": settings,
     }
     name = study.folder.resolve().name
     body = [
         _header(name, results),
-        element("nav", *(element("a", title, href=f"#{_anchor(title)}") for title in sections)),
-        *(_section(title, make(study, results)) for title, make in sections.items()),
+        element("nav", *(element("a", title, href=f"#{_anchor(title)}") for title in chapters)),
+        *(_section(title, make(study, results)) for title, make in chapters.items()),
         element("footer", f"Written by genenet on {_now()} from {study.folder.resolve()}"),
     ]
     path = study.folder / REPORT
@@ -97,8 +97,8 @@ def _tiles(results: Results) -> list[Markup]:
 
 def examples(study: Study, results: Results) -> Markup:
     """Validation slices, segmented (Guay et al. 2018, figure 3), and scores per class."""
-    from search.report_pictures import class_sentence, class_table, pictures
-    from search.report_slices import choose_contenders, compare
+    from search.report.pictures import class_sentence, class_table, pictures
+    from search.report.slices import choose_contenders, compare
 
     try:
         contenders = choose_contenders(results)

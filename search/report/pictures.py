@@ -9,9 +9,9 @@ import numpy as np
 from genenet.classes import SegmentationClass
 from genenet.dataset import UNLABELLED
 from genenet.metrics import contingency, scores
-from search.report_html import Markup, data_address, element, figure, join, row, table
-from search.report_slices import Comparison, Example
-from search.report_text import listed, score
+from search.report.html import Markup, data_address, element, figure, join, row, table
+from search.report.slices import Comparison, Example
+from search.report.text import listed, score
 
 ERROR = (213, 94, 0)  # vermilion, on grey
 UNLABELLED_COLOR = "#ffffff"

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.report_drawing import BASELINE, INK, MUTED, NETWORK, Draw, ScoreAxis, log_ticks
-from search.report_importance import DEEPER, SCORE
-from search.report_results import Chosen, Finished, Results
-from search.report_text import parameters, score
+from search.report.drawing import BASELINE, INK, MUTED, NETWORK, Draw, ScoreAxis, log_ticks
+from search.report.importance import DEEPER, SCORE
+from search.report.results import Chosen, Finished, Results
+from search.report.text import parameters, score
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -80,7 +80,7 @@ def page(title: str, *body: str) -> str:
         title: For the browser's tab.
         *body: What stands in it.
     """
-    style = Markup(resources.files("search").joinpath("report.css").read_text(encoding="utf-8"))
+    style = Markup(resources.files("search.report").joinpath("report.css").read_text(encoding="utf-8"))
     head = element(
         "head",
         element("meta", charset="utf-8"),

@@ -1,11 +1,11 @@
 """The report's sections of charts and of the table: what stands in each, and what to say while it is missing."""
 
-from search.report_drawing import PHONE, PHONE_TALL, chart
-from search.report_figures import draw_curve, draw_dependence, draw_importance, draw_scores, draw_sizes, score_axis
-from search.report_html import Markup, element, figure, join, row, table
-from search.report_importance import measure_importance
-from search.report_results import Chosen, Finished, Results
-from search.report_text import above_baseline, command, duration, listed, parameters, plural, score
+from search.report.drawing import PHONE, PHONE_TALL, chart
+from search.report.figures import draw_curve, draw_dependence, draw_importance, draw_scores, draw_sizes, score_axis
+from search.report.html import Markup, element, figure, join, row, table
+from search.report.importance import measure_importance
+from search.report.results import Chosen, Finished, Results
+from search.report.text import above_baseline, command, duration, listed, parameters, plural, score
 from search.study import Study
 
 N_IN_TABLE = 10

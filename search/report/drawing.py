@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from search.report_html import Markup, data_address, element
+from search.report.html import Markup, data_address, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
