@@ -268,7 +268,9 @@ class Root(Gene):
                 if delta == 0 and path:
                     mine.pop(name, None)
                 else:
-                    mine[name] = delta
+                    # The root's choices are options, so that they can be written by name.
+                    declaration = self.vocabulary[name]
+                    mine[name] = delta if path else declaration.total(declaration.value(delta))
             if not mine:
                 del after[path]
         self._replace(after, before)

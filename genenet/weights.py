@@ -21,7 +21,7 @@ def class_weights(counts: Sequence[int], *, balance: float = 1.0, floor: float =
     Returns:
         `(256,)` float32: weights by class index, 0 for UNLABELLED and for indices that no class has.
 
-    >>> class_weights([900, 100]).round(3)[:3].tolist()
+    >>> [round(float(weight), 3) for weight in class_weights([900, 100])[:3]]
     [0.556, 5.0, 0.0]
     """
     frequency = np.asarray(counts, np.float64) / sum(counts)
