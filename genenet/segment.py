@@ -16,6 +16,7 @@ from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import partial_path, remove, split_suffix
 from genenet.formats import place
+from genenet.interrupts import interrupts_between_steps
 from genenet.normalization import with_channels
 from genenet.tiling import Box, Fit, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
@@ -133,19 +134,22 @@ def segment_volume(
     values = np.array([entry.value for entry in classes], class_dtype(classes))
     counts = np.zeros(len(classes), np.int64)
     n_total, n_voxels = int(np.prod(shape)), 0
-    for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
-        labels = answer.argmax(-1)
-        counts += np.bincount(labels.ravel(), minlength=len(classes))
-        box = boxes[index]
-        writers[0].write((box[0], box[1], box[2]), values[labels])
-        if len(writers) > 1:
-            writers[1].write((box[0], box[1], box[2]), answer.astype(np.float16))
-        for writer in writers:
-            writer.flush()
-        done.add(index)
-        n_voxels += labels.size
-        if progress is not None:
-            progress(n_total - sum(_size(boxes[i]) for i in todo) + n_voxels, n_total)
+    n_before = n_total - sum(_size(boxes[index]) for index in todo)
+    with interrupts_between_steps() as check:
+        for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
+            labels = answer.argmax(-1)
+            counts += np.bincount(labels.ravel(), minlength=len(classes))
+            box = boxes[index]
+            writers[0].write((box[0], box[1], box[2]), values[labels])
+            if len(writers) > 1:
+                writers[1].write((box[0], box[1], box[2]), answer.astype(np.float16))
+            for writer in writers:
+                writer.flush()
+            done.add(index)
+            n_voxels += labels.size
+            if progress is not None:
+                progress(n_before + n_voxels, n_total)
+            check()
     for writer, target in zip(writers, targets, strict=True):
         writer.close()
         place.publish(place.partial_name(target), target)

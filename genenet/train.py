@@ -18,11 +18,12 @@ from genenet.device import dtype_policy
 from genenet.errors import InputError
 from genenet.folder import partial_path, read_json, remove, write_json, write_text
 from genenet.genes import EncoderDecoder
+from genenet.interrupts import interrupts_between_steps
 from genenet.losses import cross_entropy
 from genenet.network import DESCRIPTION, Network, save_network
 from genenet.saving import get_variables, read_arrays, set_variables, write_arrays
 from genenet.settings import TrainingSettings
-from genenet.windows import TrainingWindows
+from genenet.windows import TrainingWindows, prefetch
 
 CHECKPOINT = "checkpoint.json"
 
@@ -79,38 +80,6 @@ class _State:
 Watcher = Callable[[int, float, Record | None], bool | None]
 
 
-class _Pulse(keras.callbacks.Callback):
-    """Tell the watcher of each step; under a time limit, let the learning rate follow the clock and end in time."""
-
-    def __init__(
-        self, state: _State, settings: TrainingSettings, first_rate: float, optimizer: Any, watch: Watcher
-    ) -> None:
-        super().__init__()
-        self.state, self.watch, self.limit_s = state, watch, settings.seconds
-        self.first_rate = first_rate if follows_the_clock(settings) else None
-        self.optimizer = optimizer
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self.started = time.monotonic()
-        self.done = 0
-
-    @property
-    def seconds(self) -> float:
-        return self.state.seconds + time.monotonic() - self.started
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        # JAX reads this at the start of a leg only.
-        if self.first_rate is not None and self.limit_s is not None:
-            share = min(self.seconds / self.limit_s, 1.0)
-            self.optimizer.learning_rate = self.first_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.done += 1
-        self.watch(self.state.step + self.done, self.seconds, None)
-        if self.limit_s is not None and self.seconds >= self.limit_s:
-            self.model.stop_training = True
-
-
 def follows_the_clock(settings: TrainingSettings) -> bool:
     """Whether the learning rate falls with time and not with steps: a cosine needs to know where it ends."""
     return settings.seconds is not None and settings.schedule == "cosine"
@@ -142,9 +111,7 @@ class _Training:
         self.blueprint, self.data, self.work, self.settings, self.watch = blueprint, data, work, settings, watch
         self.normalization = data.normalization()
         window = blueprint.window_shape()
-        self.windows = TrainingWindows(
-            data, window, self.normalization, settings.windows, seed=seed, steps=range(settings.steps)
-        )
+        self.windows = TrainingWindows(data, window, self.normalization, settings.windows, seed=seed)
         policy = dtype_policy(settings.precision)
         self.model = blueprint.build(precision=policy, seed=seed)
         self.trainer = keras.Model(self.model.inputs, self.model.layers[-2].output)
@@ -152,7 +119,7 @@ class _Training:
         self.adam = optimizer = keras.optimizers.Adam(learning_rate_schedule(self.first_rate, settings))
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        self.trainer.compile(optimizer=optimizer, loss=cross_entropy(), jit_compile=False)
+        self.trainer.compile(optimizer=optimizer, loss=cross_entropy())
         optimizer.build(self.trainer.trainable_variables)
         self.predictor = MeanPredictor(
             (BlockPredictor(self.model, blueprint.plan_layers(), self.normalization, window),)
@@ -196,24 +163,32 @@ class _Training:
         stops = [step + every - step % every for every in (settings.validate_every, settings.checkpoint_every)]
         return min(*stops, settings.steps)
 
-    def run_leg(self) -> None:
-        """Train until something is due, or the time is up."""
-        state = self.state
-        pulse = _Pulse(state, self.settings, self.first_rate, self.adam, self.watch)
-        history = self.trainer.fit(
-            self.windows.with_steps(range(state.step, self.next_stop())),
-            epochs=1,
-            shuffle=False,
-            verbose=0,
-            callbacks=[pulse, keras.callbacks.TerminateOnNaN()],
-        )
-        loss = float(history.history["loss"][-1]) if history.history.get("loss") else math.nan
-        if not math.isfinite(loss):
-            raise TrainingError("nan", f"the loss became {loss} before step {state.step + pulse.done}")
-        state.seconds = pulse.seconds
-        state.step += pulse.done
-        state.loss_sum += loss * pulse.done
-        state.loss_steps += pulse.done
+    def run_leg(self, check: Callable[[], None]) -> None:
+        """Train until something is due, or the time is up; `check` is called between steps.
+
+        One step at a time rather than by `fit`, whose input pipeline cannot always be stopped half-way: it was seen to
+        keep a process from ending.
+        """
+        state, limit_s = self.state, self.settings.seconds
+        started = time.monotonic() - state.seconds
+        first, loss = state.step, math.nan
+        self.trainer.reset_metrics()
+        for images, targets, weights in prefetch(self.windows.batch, range(first, self.next_stop())):
+            check()
+            if limit_s is not None and follows_the_clock(self.settings):
+                share = min(state.seconds / limit_s, 1.0)
+                self.adam.learning_rate = self.first_rate * 0.5 * (1 + math.cos(math.pi * share))
+            # Keras gives the mean since the reset.
+            loss = float(self.trainer.train_on_batch(images, targets, sample_weight=weights, return_dict=True)["loss"])
+            if not math.isfinite(loss):
+                raise TrainingError("nan", f"the loss became {loss} at step {state.step + 1}")
+            state.step += 1
+            state.seconds = time.monotonic() - started
+            self.watch(state.step, state.seconds, None)
+            if limit_s is not None and state.seconds >= limit_s:
+                break
+        state.loss_sum += loss * (state.step - first)
+        state.loss_steps += state.step - first
 
     @property
     def is_over(self) -> bool:
@@ -268,11 +243,13 @@ class _Training:
     def run(self, digest: str) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         self.restore(digest)
-        while not self.is_over:
-            self.run_leg()
-            if self.is_over or self.state.step % self.settings.validate_every == 0:
-                self.validate()
-            self.save(digest)
+        with interrupts_between_steps() as check:
+            while not self.is_over:
+                self.run_leg(check)
+                if self.is_over or self.state.step % self.settings.validate_every == 0:
+                    self.validate()
+                self.save(digest)
+                check()
         if self.state.best_step < 0:
             self.validate()
         set_variables(self.model.variables, read_arrays(self.work / self.best_name))

@@ -1,8 +1,9 @@
 """Training windows: where they lie, what they hold, and in which order; each batch follows from (seed, step)."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-import keras
 import numpy as np
 
 from genenet.augment import augment
@@ -13,15 +14,18 @@ from genenet.plan import WindowShape
 from genenet.settings import WindowSettings
 from genenet.weights import boundary_weights, class_weights
 
+# Batches prepared ahead of the step that trains.
+N_AHEAD = 4
+
 # Voxels remembered per class to draw windows around; plenty for any class, small in memory.
 POSITIONS_PER_CLASS = 20_000
 
 
-class TrainingWindows(keras.utils.PyDataset):
-    """Batches of windows for steps `first` to `end`, the same whoever asks and whenever.
+class TrainingWindows:
+    """Batches of windows, step by step, the same whoever asks and whenever.
 
     Gives `(images, targets, weights)`: float32 `(batch, *space, channels)`, int32 `(batch, *core)`, float32
-    `(batch, *core)`. Prepared by a thread while the network trains.
+    `(batch, *core)`.
 
     Args:
         data: Where windows are cut from.
@@ -29,7 +33,6 @@ class TrainingWindows(keras.utils.PyDataset):
         normalization: Of the images.
         settings: How they are drawn.
         seed: With the step, decides everything.
-        steps: `range` of steps to give.
 
     Raises:
         InputError: A part is smaller than the window's output.
@@ -43,14 +46,11 @@ class TrainingWindows(keras.utils.PyDataset):
         settings: WindowSettings,
         *,
         seed: int,
-        steps: range,
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
         self.data = data
         self.normalization = normalization
         self.settings = settings
         self.seed = seed
-        self.steps = steps
         self.n_dims = len(window.input)
         flat = (1,) * (3 - self.n_dims)
         self.input_shape = flat + window.input
@@ -69,20 +69,6 @@ class TrainingWindows(keras.utils.PyDataset):
         labelled = sum(data.counts) / sum(np.prod(part.shape, dtype=np.float64) for part in data.training)
         self._sparse = labelled < 0.5
         self._positions = self._find_positions() if settings.rare_class_share or self._sparse else None
-
-    def with_steps(self, steps: range) -> "TrainingWindows":
-        """The same windows for other steps, without looking through the data again."""
-        twin = object.__new__(TrainingWindows)
-        twin.__dict__.update(self.__dict__)
-        keras.utils.PyDataset.__init__(twin, workers=1, use_multiprocessing=False, max_queue_size=6)
-        twin.steps = steps
-        return twin
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self.batch(self.steps[index])
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The batch of one step."""
@@ -167,6 +153,30 @@ class TrainingWindows(keras.utils.PyDataset):
                     places.append(np.stack([np.full(len(y), which), np.full(len(y), z), y, x], 1))
         pooled = [np.concatenate(places) for places in found]
         return [places[rng.integers(len(places), size=POSITIONS_PER_CLASS)] for places in pooled]
+
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def prefetch(make: Callable[[int], Batch], steps: range, n_ahead: int = N_AHEAD) -> Iterator[Batch]:
+    """Make batches in a thread, in order, at most `n_ahead` before they are asked for.
+
+    Args:
+        make: Gives the batch of a step.
+        steps: Which.
+        n_ahead: How many to hold ready.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        ahead = deque(pool.submit(make, step) for step in steps[:n_ahead])
+        try:
+            for step in range(len(steps)):
+                batch = ahead.popleft().result()
+                if step + n_ahead < len(steps):
+                    ahead.append(pool.submit(make, steps[step + n_ahead]))
+                yield batch
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def _room(shape: Sequence[int], core: Sequence[int]) -> tuple[int, ...]:

@@ -14,14 +14,14 @@ from genenet.plan import WindowShape
 from genenet.settings import WindowSettings
 from genenet.volume import open_volume
 from genenet.weights import boundary_weights, class_weights
-from genenet.windows import TrainingWindows
+from genenet.windows import TrainingWindows, prefetch
 
 PLAIN = WindowSettings(batch_size=3, augmentation=Augmentation.off(), class_balance=0.0)
 
 
-def windows(data, settings=PLAIN, *, size=16, core=None, seed=0, steps=4):
+def windows(data, settings=PLAIN, *, size=16, core=None, seed=0):
     shape = WindowShape((size, size), (core or size,) * 2)
-    return TrainingWindows(data, shape, data.normalization(), settings, seed=seed, steps=range(steps))
+    return TrainingWindows(data, shape, data.normalization(), settings, seed=seed)
 
 
 def test_a_data_file_is_opened(data_file, data_settings):
@@ -211,12 +211,28 @@ def test_windows_hold_image_and_labels_of_the_same_place(data_file, data_setting
 def test_a_batch_follows_from_seed_and_step(data_file):
     data = Dataset.open(data_file)
     settings = WindowSettings(batch_size=2)
-    one, other = windows(data, settings), windows(data, settings, steps=100).with_steps(range(2, 4))
-    for mine, theirs in zip(one.batch(3), other[1], strict=True):
+    one, other = windows(data, settings), windows(data, settings)
+    ahead = list(prefetch(other.batch, range(1, 8)))
+    assert len(ahead) == 7
+    for mine, theirs in zip(one.batch(3), ahead[2], strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert len(other) == 2
     assert not np.array_equal(one.batch(0)[0], one.batch(1)[0])
     assert not np.array_equal(one.batch(0)[0], windows(data, settings, seed=1).batch(0)[0])
+
+
+def test_prefetching_stops_when_nobody_asks_any_more():
+    made = []
+
+    def make(step):
+        made.append(step)
+        return step
+
+    batches = prefetch(make, range(100), n_ahead=3)
+    assert [next(batches) for _ in range(2)] == [0, 1]
+    batches.close()
+    assert len(made) <= 6
+    with pytest.raises(ZeroDivisionError):
+        list(prefetch(lambda step: 1 // (3 - step), range(5)))
 
 
 def test_a_grid_is_walked_through_before_it_repeats(data_file):

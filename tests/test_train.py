@@ -147,7 +147,7 @@ def test_out_of_memory_ends_with_that_reason(small_net, data_file, quick, tmp_pa
     def full(*args, **kwargs):
         raise MemoryError("OOM when allocating tensor")
 
-    monkeypatch.setattr(keras.Model, "fit", full)
+    monkeypatch.setattr(keras.Model, "train_on_batch", full)
     with pytest.raises(TrainingError, match="memory ran out: choose a smaller batch_size") as caught:
         train_network(small_net, gn.Dataset.open(data_file), tmp_path / "net", quick)
     assert caught.value.reason == "memory"
