@@ -46,6 +46,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def put_in_place(beside: Path, path: Path) -> None:
+    """Give what was written beside its final name, in place of what stood there."""
+    if beside.is_dir() and path.exists():
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        path.rename(old)
+        beside.rename(path)
+        remove(old)
+    else:
+        os.replace(beside, path)
+
+
 @contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[Path]:
     """Give a path to write to; it becomes `path` when the block ends well, and vanishes when it does not.
@@ -58,13 +69,7 @@ def writing(path: Path | str) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield beside
-        if beside.is_dir() and path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            beside.rename(path)
-            remove(old)
-        else:
-            os.replace(beside, path)
+        put_in_place(beside, path)
     except BaseException:
         remove(beside)
         raise

@@ -48,13 +48,18 @@ def with_channels(image: np.ndarray) -> np.ndarray:
 def fit_normalization(parts: Sequence[tuple[Volume, tuple[slice, ...]]], max_slices: int = 64) -> Normalization:
     """Fit mean and standard deviation to boxes of volumes, on at most `max_slices` slices spread over z.
 
+    Images of floats are looked through whole, since one NaN would spoil a training.
+
     Raises:
         InputError: The image holds NaN or infinity, or one value only.
     """
     spread = [(volume, box, z) for volume, box in parts for z in range(box[0].start, box[0].stop)]
     step = max(1, -(-len(spread) // max_slices))
     count, total, square = 0, np.zeros(1), np.zeros(1)
-    for volume, box, z in spread[::step]:
+    for number, (volume, box, z) in enumerate(spread):
+        fits = number % step == 0
+        if not fits and volume.dtype.kind != "f":
+            continue
         image = with_channels(volume.read((slice(z, z + 1), box[1], box[2]))).astype(np.float64)
         if not np.isfinite(image).all():
             bad = int(np.count_nonzero(~np.isfinite(image)))
@@ -62,6 +67,8 @@ def fit_normalization(parts: Sequence[tuple[Volume, tuple[slice, ...]]], max_sli
                 f"{volume.name} holds NaN or infinity: {bad} voxels of slice z={z}; "
                 "replace them, or leave the slice out"
             )
+        if not fits:
+            continue
         values = image.reshape(-1, image.shape[-1])
         count += len(values)
         total = total + values.sum(0)

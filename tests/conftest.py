@@ -8,7 +8,7 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-NO_REAL_DATA = "real data: GENENET_DATA is not set"
+NO_REAL_DATA = "GENENET_DATA is not set"
 
 
 @pytest.fixture

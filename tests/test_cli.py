@@ -175,6 +175,16 @@ def test_a_study_from_init_to_report(tmp_path, data_file, data_settings):
     assert 0 <= json.loads(fine("evaluate", study, "--data", data_file, "--json"))["accuracy"] <= 1
 
 
+@pytest.mark.slow
+def test_demo(tmp_path):
+    text = fine("demo", tmp_path / "demo", "--trials", 1, "--steps", 8)
+    assert "done in" in text and "report.html" in text
+    told = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    assert 0 <= told["unseen"] <= 1
+    assert (tmp_path / "demo" / "picture.png").stat().st_size > 10_000
+    assert "adjusted Rand score" in fine("demo", tmp_path / "demo", "--trials", 1, "--steps", 8)
+
+
 def test_doctor():
     told = json.loads(fine("doctor", "--json"))
     assert told["problems"] == []

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from genenet.errors import InputError
-from genenet.folder import partial_path, remove, split_suffix
+from genenet.folder import partial_path, put_in_place, split_suffix
 from genenet.formats import hdf5
 
 FORMATS = {
@@ -100,14 +100,7 @@ def partial_name(path: str | os.PathLike[str]) -> str:
 
 def publish(partial: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Give a finished output its name, in place of what stood there; `partial` is from `partial_name`."""
-    beside, final = target(partial).path, target(path).path
-    if beside.is_dir() and final.exists():
-        old = final.with_name(f".{final.name}.{os.getpid()}.old")
-        final.rename(old)
-        beside.rename(final)
-        remove(old)
-    else:
-        beside.replace(final)
+    put_in_place(target(partial).path, target(path).path)
 
 
 def check_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:

@@ -1,7 +1,7 @@
 """Genes that compute: one convolution and what follows it, and the head."""
 
 from genenet.gene import Gene
-from genenet.genes.edges import Down, Edge, Forward, Skip, Up
+from genenet.genes.edges import Down, Edge, Forward, Skip, Up, kernel_penalties
 from genenet.genes.vocabulary import (
     ACTIVATION,
     ACTIVATION_PENALTIES,
@@ -16,11 +16,6 @@ from genenet.genes.vocabulary import (
 )
 from genenet.operations import Activation, Convolution, Dropout, Normalization, Penalties, Softmax
 from genenet.plan import Plan
-
-
-def kernel_penalties(gene: Gene) -> Penalties:
-    """The penalties on a gene's kernels and biases."""
-    return Penalties(penalty(gene.log10_l1_kernel), penalty(gene.log10_l2_kernel))
 
 
 class Conv(Gene):

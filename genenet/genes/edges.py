@@ -9,6 +9,11 @@ from genenet.operations import Convolution, MaxPool, Penalties, Repeat, Transpos
 from genenet.plan import Plan
 
 
+def kernel_penalties(gene: Gene) -> Penalties:
+    """The penalties on a gene's kernels and biases."""
+    return Penalties(penalty(gene.log10_l1_kernel), penalty(gene.log10_l2_kernel))
+
+
 class Edge(Gene, abc.ABC):
     """An input of a convolution.
 
@@ -32,9 +37,6 @@ class Edge(Gene, abc.ABC):
     def make_children(self) -> list[Gene]:
         """None."""
         return []
-
-    def _penalties(self) -> Penalties:
-        return Penalties(penalty(self.log10_l1_kernel), penalty(self.log10_l2_kernel))
 
 
 class Forward(Edge):
@@ -66,7 +68,7 @@ class Down(Edge):
             plan.add(MaxPool(two), source, gene=self.path)
         else:
             features = plan.layers[source].n_channels
-            plan.add(Convolution(features, two, stride=2, penalties=self._penalties()), source, gene=self.path)
+            plan.add(Convolution(features, two, stride=2, penalties=kernel_penalties(self)), source, gene=self.path)
 
 
 class Up(Edge):
@@ -80,10 +82,10 @@ class Up(Edge):
         source, two = plan.outputs[self.source], (2,) * plan.n_dims
         features = self.n_features * 2**self.scale
         if self.upsampling == "transposed":
-            plan.add(TransposedConvolution(two, features, self._penalties()), source, gene=self.path)
+            plan.add(TransposedConvolution(two, features, kernel_penalties(self)), source, gene=self.path)
             return
         resized = plan.add(Repeat(two), source, gene=self.path, part="resize")
         convolution = Convolution(
-            features, (self.kernel_size,) * plan.n_dims, same=self.padding == "same", penalties=self._penalties()
+            features, (self.kernel_size,) * plan.n_dims, same=self.padding == "same", penalties=kernel_penalties(self)
         )
         plan.add(convolution, resized, gene=self.path)
