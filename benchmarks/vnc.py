@@ -91,6 +91,7 @@ def main(budget: str, folder: Path) -> None:
     ensemble = Ensemble.select(run.networks(), run.data)
     ensemble.save(run.folder / "ensemble")
     write_report(run)
+    draw(board, ensemble, budget, run.folder / "result.png")
     print(board.to_string(index=False))
     for point in ensemble.curve:
         print(f"{point.n_members:2d} {point.alone:.4f} {point.adjusted_rand:.4f} {point.mean_iou:.4f}")
@@ -109,6 +110,37 @@ def main(budget: str, folder: Path) -> None:
     }
     for name, value in results.items():
         print(json.dumps({"benchmark": f"vnc.{budget}", "ratio": name, "value": round(value, 4)}))
+
+
+def draw(board, ensemble: Ensemble, budget: str, path: Path) -> None:
+    """Draw the paper's Figure 2, and the ensemble's curve."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    is_baseline = (board["label"] == "baseline").to_numpy()
+    score = board["adjusted_rand"].to_numpy()
+    place = range(1, len(score) + 1)
+    colors = ["#d55e00" if flag else "#0072b2" for flag in is_baseline]
+    left.scatter(place, score, c=colors, s=28)
+    left.axhline(float(score[is_baseline][0]), color="#d55e00", linewidth=1, linestyle="--", label="original U-Net")
+    left.set_xlabel("networks, best first")
+    left.set_ylabel("validation adjusted Rand score")
+    left.set_ylim(bottom=max(0.0, float(score[is_baseline][0]) - 0.12))
+    left.legend(frameon=False)
+    together = [point.adjusted_rand for point in ensemble.curve]
+    right.plot(
+        range(1, len(together) + 1), together, color="#0072b2", marker="o", markersize=4, label="ensemble of the n best"
+    )
+    right.plot(
+        range(1, len(together) + 1), [p.alone for p in ensemble.curve], ".", color="#999999", label="n-th network alone"
+    )
+    right.set_xlabel("n")
+    right.set_ylim(bottom=max(0.0, together[0] - 0.12))
+    right.legend(frameon=False)
+    unit = "100 s" if budget == "time" else "400 steps"
+    figure.suptitle(f"vnc, {unit} per network (networks below the axis are left out)", fontsize=11)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
