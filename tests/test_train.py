@@ -221,3 +221,29 @@ def test_damaged_networks_are_refused(small_net, data_file, quick, tmp_path):
     (tmp_path / "net" / "network.json").write_text("{}")
     with pytest.raises(gn.InputError, match="network.json is damaged"):
         gn.Network.open(tmp_path / "net")
+
+
+def test_a_single_colour_picture_is_enough(small_net, quick, tmp_path):
+    """2-D, three channels, uint16, split along y: from training to a segmentation."""
+    from conftest import blobs
+
+    grey, labels = blobs((1, 96, 64))
+    picture = np.stack([grey[0].astype(np.uint16) * 200 + 1000 * channel for channel in range(3)], -1)
+    np.save(tmp_path / "picture.npy", picture[None])
+    np.save(tmp_path / "labels.npy", labels)
+    data = gn.Dataset.open(
+        {
+            "image": str(tmp_path / "picture.npy"),
+            "labels": str(tmp_path / "labels.npy"),
+            "classes": [{"value": value, "name": str(value)} for value in range(3)],
+            "training": {"y": [0, 64]},
+            "validation": {"y": [64, 96]},
+        }
+    )
+    net = gn.EncoderDecoder(3, 3, n_scales=1, n_features=4, n_convs=1, window_size=32)
+    network = train_network(net, data, tmp_path / "net", quick)
+    assert len(network.normalization.mean) == 3
+    gn.Ensemble((network,)).segment(tmp_path / "picture.npy", tmp_path / "out.tif")
+    assert gn.open_volume(tmp_path / "out.tif").shape == (1, 96, 64)
+    with pytest.raises(gn.InputError, match="has 1 channels, but the network was trained on 3"):
+        gn.Ensemble((network,)).segment(tmp_path / "labels.npy", tmp_path / "other.tif")
