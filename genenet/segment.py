@@ -94,7 +94,7 @@ def segment_volume(
     """Segment a volume and write class values, aligned with the image.
 
     The image is mirrored at its edges by what the networks need, so blocks give exactly what one window over everything
-    would (docs/design.md, section 4). At most two blocks are in memory.
+    would (docs/design.md, section 3). At most two blocks are in memory.
 
     Args:
         predictor: The networks.

@@ -10,6 +10,7 @@ ensemble/           members.json, curve.csv
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,7 @@ class Study:
             "seed": seed,
             "limits": dataclasses.asdict(limits or Limits()),
             "baseline": baseline.to_dict() if isinstance(baseline, EncoderDecoder) else None,
+            "versions": {name: importlib.metadata.version(name) for name in ("genenet", "keras", "optuna", "numpy")},
         }
         folder = Path(folder)
         path = folder / "study.yaml"
@@ -348,7 +350,7 @@ def _as_yaml(value: Any) -> Any:
 
 def _refuse_other_settings(old: Any, new: dict[str, Any], folder: Path) -> None:
     for key in new:
-        if key != "n_trials" and (not isinstance(old, dict) or old.get(key) != new[key]):
+        if key not in ("n_trials", "versions") and (not isinstance(old, dict) or old.get(key) != new[key]):
             raise InputError(
                 f"{folder} holds a study made by other settings: `{key}` differs; "
                 "choose another folder, or continue it with `genenet search run`"
