@@ -1,6 +1,7 @@
 """A data file: one annotated volume or several, its classes, and what is for training and what for validation."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -52,19 +53,26 @@ class DataFile(_Strict):
 
     image: str | None = None
     labels: str | None = None
-    voxel_size_nm: Annotated[list[float], pydantic.Field(min_length=3, max_length=3)] | None = None
+    voxel_size_nm: Annotated[list[pydantic.PositiveFloat], pydantic.Field(min_length=3, max_length=3)] | None = None
     classes: Annotated[list[ClassEntry], pydantic.Field(min_length=2, max_length=UNLABELLED - 1)]
     ignore: int | None = None
     training: PartEntry | list[PartEntry]
     validation: PartEntry | list[PartEntry]
 
 
+KNOWN_KEYS = sorted({key for kind in (DataFile, ClassEntry, PartEntry) for key in kind.model_fields})
+
+
 def explain(error: pydantic.ValidationError) -> str:
     """The first thing wrong with a settings file, in one line that names the key."""
-    first = error.errors()[0]
+    # A key that nobody knows explains one that is missing.
+    first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"] if part not in ("PartEntry", "list[PartEntry]"))
     if first["type"] == "extra_forbidden":
-        return f"unknown key `{where}`"
+        close = difflib.get_close_matches(str(first["loc"][-1]), KNOWN_KEYS, n=1)
+        return f"unknown key `{where}`" + (f"; did you mean `{close[0]}`?" if close else "")
+    if first["type"] == "missing":
+        return f"`{where}` is missing"
     return f"`{where}`: {first['msg'].lower()}, but got {first['input']!r}"
 
 
@@ -216,6 +224,9 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
         for index, entry in enumerate(settings.classes)
     )
     values = [entry.value for entry in classes]
+    names = [entry.name for entry in classes]
+    if len(set(names)) < len(names):
+        raise InputError(f"{name}: two classes have the same name; names are {', '.join(names)}")
     if len(set(values)) < len(values):
         raise InputError(f"{name}: two classes have the same value; values are {values}")
     if settings.ignore in values:
@@ -231,6 +242,7 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
         entry = getattr(settings, which)
         entries = entry if isinstance(entry, list) else [entry]
         parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", lookup, volumes) for e in entries)
+    _refuse_overlap(parts["training"], parts["validation"], name)
     channels = {part.image.n_channels for which in parts.values() for part in which}
     if len(channels) > 1:
         raise InputError(f"{name}: images have {sorted(channels)} channels; all must have the same number")
@@ -260,6 +272,15 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
         tuple(int(n) for n in counts),  # type: ignore[union-attr]
         fingerprint,
     )
+
+
+def _refuse_overlap(training: tuple[Part, ...], validation: tuple[Part, ...], name: str) -> None:
+    """Scores on voxels that networks learned from would flatter them."""
+    for mine in training:
+        for other in validation:
+            sides = zip(mine.box, other.box, strict=True)
+            if mine.labels is other.labels and all(a.start < b.stop and b.start < a.stop for a, b in sides):
+                raise InputError(f"{name}: the training and the validation part share voxels of {mine.labels.name}")
 
 
 def _resolve(path: str, folder: Path) -> str:

@@ -115,7 +115,12 @@ def read_yaml(path: Path | str) -> Any:
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        what = f"{getattr(error, 'problem', None) or error}"
+        mark = getattr(error, "problem_mark", None)
+        line = f" near line {mark.line + 1}" if mark is not None else ""
+        raise InputError(
+            f'{path} is not valid YAML{line}: {" ".join(what.split())}; a colour must be quoted, as in "#e69f00"'
+        ) from None
 
 
 def write_yaml(path: Path | str, value: Any) -> None:

@@ -3,15 +3,20 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+# A second Ctrl-C within this time is the same wish.
+IMPATIENCE_S = 2.0
 
 
 @contextlib.contextmanager
 def interrupts_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold back Ctrl-C until the function given is called, or the block ends; a second Ctrl-C is not held back.
+    """Hold back Ctrl-C until the function given is called, or the block ends.
 
-    In threads other than the main one, and where Ctrl-C is ignored or handled by somebody else, nothing changes.
+    One that comes seconds after the first is not held back. In threads other than the main one, and where Ctrl-C is
+    ignored or handled by somebody else, nothing changes.
 
     Example:
         >>> with interrupts_between_steps() as check:
@@ -22,16 +27,17 @@ def interrupts_between_steps() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
         yield lambda: None
         return
-    asked = False
+    asked_at: float | None = None
 
     def remember(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal asked_at
+        if asked_at is None:
+            asked_at = time.monotonic()
+        elif time.monotonic() - asked_at > IMPATIENCE_S:
             raise KeyboardInterrupt
-        asked = True
 
     def check() -> None:
-        if asked:
+        if asked_at is not None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, remember)

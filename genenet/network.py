@@ -77,7 +77,9 @@ class Network:
         Raises:
             InputError: The file is damaged.
         """
-        from genenet.device import dtype_policy
+        from genenet.device import dtype_policy, import_keras
+
+        import_keras()
         from genenet.saving import load_model, with_policy
 
         return with_policy(load_model(self.folder / MODEL), dtype_policy(precision))

@@ -17,7 +17,7 @@ from genenet.errors import InputError
 from genenet.folder import partial_path, remove, split_suffix
 from genenet.formats import place
 from genenet.interrupts import interrupts_between_steps
-from genenet.normalization import with_channels
+from genenet.normalization import Normalization, with_channels
 from genenet.tiling import Box, Fit, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
 
@@ -34,7 +34,7 @@ class Summary:
         n_voxels: Of this run's blocks.
         n_blocks: Done in this run.
         n_kept: Done by an earlier run that was stopped.
-        fractions: Share of the voxels per class, of this run's blocks.
+        fractions: Share of the volume's voxels per class.
     """
 
     output: Path
@@ -51,11 +51,14 @@ class Summary:
 
 
 class _Progress:
-    """Which blocks are written: a text file beside the output, one line per block after a header."""
+    """Which blocks are written: a text file beside the output, one line per block after a header.
+
+    A line is the block's index and its voxels per class.
+    """
 
     def __init__(self, path: Path, header: str) -> None:
         self.path = path
-        self.done: set[int] = set()
+        self.done: dict[int, list[int]] = {}
         if path.exists():
             first, *rest = path.read_text(encoding="utf-8").split("\n")
             if first != header:
@@ -64,14 +67,15 @@ class _Progress:
                     "use the same ones to continue it, or remove the .part files"
                 )
             # A line without its newline was being written when the process died.
-            self.done = {int(line) for line in rest[:-1]}
+            rows = [[int(number) for number in line.split()] for line in rest[:-1]]
+            self.done = {index: counts for index, *counts in rows}
         else:
             path.write_text(header + "\n", encoding="utf-8")
 
-    def add(self, index: int) -> None:
+    def add(self, index: int, counts: np.ndarray) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(f"{index}\n")
-        self.done.add(index)
+            stream.write(" ".join(map(str, [index, *counts])) + "\n")
+        self.done[index] = [int(count) for count in counts]
 
 
 def class_dtype(classes: Sequence[SegmentationClass]) -> np.dtype:
@@ -118,6 +122,7 @@ def segment_volume(
     wanted = len(predictor.members[0].normalization.mean)
     if volume.n_channels != wanted:
         raise InputError(f"{volume.name} has {volume.n_channels} channels, but the network was trained on {wanted}")
+    _warn_of_other_intensities(volume, predictor.members[0].normalization)
     shape = volume.shape[:3]
     core = predictor.choose_core(shape, max_voxels)
     boxes = list(blocks(shape, core))
@@ -132,20 +137,19 @@ def segment_volume(
     todo = [index for index in range(len(boxes)) if index not in done.done]
     n_kept, started = len(done.done), time.monotonic()
     values = np.array([entry.value for entry in classes], class_dtype(classes))
-    counts = np.zeros(len(classes), np.int64)
     n_total, n_voxels = int(np.prod(shape)), 0
     n_before = n_total - sum(_size(boxes[index]) for index in todo)
     with interrupts_between_steps() as check:
         for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
             labels = answer.argmax(-1)
-            counts += np.bincount(labels.ravel(), minlength=len(classes))
+            counts = np.bincount(labels.ravel(), minlength=len(classes))
             box = boxes[index]
             writers[0].write((box[0], box[1], box[2]), values[labels])
             if len(writers) > 1:
                 writers[1].write((box[0], box[1], box[2]), answer.astype(np.float16))
             for writer in writers:
                 writer.flush()
-            done.add(index)
+            done.add(index, counts)
             n_voxels += labels.size
             if progress is not None:
                 progress(n_before + n_voxels, n_total)
@@ -154,8 +158,31 @@ def segment_volume(
         writer.close()
         place.publish(place.partial_name(target), target)
     remove(progress_file)
-    fractions = tuple(float(count) / max(n_voxels, 1) for count in counts)
+    fractions = tuple(float(share) for share in np.sum(list(done.done.values()), 0) / n_total)
     return Summary(Path(output), time.monotonic() - started, n_voxels, len(todo), n_kept, fractions)
+
+
+def _warn_of_other_intensities(volume: Volume, normalization: Normalization) -> None:
+    """Say so when the middle of the volume looks nothing like what the network was trained on."""
+    z, y, x = (
+        slice(max(0, n // 2 - room), min(n, n // 2 + room))
+        for n, room in zip(volume.shape, (1, 512, 512), strict=False)
+    )
+    sample = with_channels(volume.read((z, y, x))).astype(np.float64)
+    mean, std = sample.mean((0, 1, 2)), sample.std((0, 1, 2))
+    usual_mean, usual_std = np.array(normalization.mean), np.array(normalization.std)
+    if (abs(mean - usual_mean) > 4 * usual_std).any() or (std > 5 * usual_std).any() or (std < usual_std / 5).any():
+        logger.warning(
+            "%s has intensities of %s, but the network was trained on %s: expect little of the result, "
+            "or bring the intensities into the range of the training images",
+            volume.name,
+            _spread(mean, std),
+            _spread(usual_mean, usual_std),
+        )
+
+
+def _spread(mean: np.ndarray, std: np.ndarray) -> str:
+    return ", ".join(f"{m:.4g} +- {s:.3g}" for m, s in zip(mean, std, strict=True))
 
 
 def _size(box: Box) -> int:

@@ -106,6 +106,8 @@ class TrainingSettings:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
             first = error.errors()[0]
+            if first["type"] == "value_error":
+                raise InputError(f"{where}: {first['ctx']['error']}") from None
             key = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: `{key}`: {first['msg']}, but got {first['input']!r}") from None
 

@@ -306,7 +306,10 @@ def train_network(
         if network.details.get("digest") == digest:
             return network
     if folder.exists():
-        raise InputError(f"{folder} exists and is another network; remove it or choose another folder")
+        raise InputError(
+            f"{folder} exists and is not this network with these settings; "
+            "choose another folder, or ask to overwrite it (--overwrite)"
+        )
     try:
         training = _Training(blueprint, data, work, settings, seed=seed, watch=watch or (lambda *_: None))
         training.run(digest)

@@ -118,6 +118,8 @@ class Study:
         training = training or TrainingSettings()
         if steps is not None:
             training = dataclasses.replace(training, steps=steps)
+        if n_trials < 1:
+            raise InputError(f"`n_trials` must be at least 1, but got {n_trials}")
         if sampler not in SAMPLERS:
             raise InputError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but got {sampler!r}")
         opened = Dataset.open(data)
@@ -173,6 +175,20 @@ class Study:
             if self._data.fingerprint != self.settings["fingerprint"]:
                 raise InputError(f"the data of {self.folder} changed since the study was made; start a new study")
         return self._data
+
+    def refuse_other_data(self, data: str | Path | dict[str, Any]) -> None:
+        """Refuse data that the study was not made with.
+
+        Raises:
+            InputError: They differ.
+        """
+        if (
+            resolve_data(data) != self.settings["data"]
+            and Dataset.open(data).fingerprint != self.settings["fingerprint"]
+        ):
+            raise InputError(
+                f"{self.folder} was made with other data than {data}; choose another folder for a new study"
+            )
 
     @property
     def optuna_study(self) -> optuna.Study:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from genenet.device import import_keras
 from genenet.errors import InputError
 from search.study import Claim, Study
 from search.trial import Trial
@@ -38,6 +39,7 @@ def work(study: Study, objective: Objective | None = None) -> int:
 
 def _training() -> Objective:
     """Training, which brings Keras."""
+    import_keras()
     from search.objective import train_trial
 
     return train_trial

@@ -72,6 +72,7 @@ def test_tree(tmp_path):
     printed = json.loads(fine("tree", tmp_path / "net.json", "--json"))
     assert gn.from_dict(printed).activation == "elu"
     assert "activation elu" in fine("tree", tmp_path / "net.json", "--short")
+    assert "net.json exists" in refused("tree", "--output", tmp_path / "net.json")
     assert "must be one of" in refused("tree", "--set", "activation=sine")
     assert "name=value" in refused("tree", "--set", "activation")
     assert "shrinks to nothing at decode/stack4/conv1" in refused("tree", "--set", "window_size=100")
@@ -129,7 +130,7 @@ def test_one_network_from_training_to_segmentation(tmp_path, data_file, data_set
     options = ["--data", data_file, "--steps", 20, "--settings", tmp_path / "settings.yaml", *SMALL]
     assert "best adjusted Rand score" in fine("train", net, *options)
     fine("train", net, *options)  # the same again is done already
-    assert "is another network" in refused("train", net, *options, "--seed", 1)
+    assert "is not this network" in refused("train", net, *options, "--seed", 1)
     text = fine("evaluate", net, "--data", data_file)
     assert "adjusted_rand" in text and "confusion" in text and "core" in text
     told = json.loads(fine("evaluate", net, "--data", data_file, "--json"))
@@ -166,6 +167,11 @@ def test_a_study_from_init_to_report(tmp_path, data_file, data_settings):
     text = fine("search", "run", study, "--trials", 3, "--segment", data_settings["image"])
     assert "together" in text and "report.html" in text
     assert open_volume(study / "segmentation.ome.zarr").shape == (6, 64, 64)
+    fine("search", "run", study, "--segment", data_settings["image"])  # the same again
+    assert "is of another volume" in refused("search", "run", study, "--segment", data_settings["labels"])
+    assert "no file or folder" in refused("search", "run", study, "--segment", tmp_path / "none.tif")
+    write_yaml(tmp_path / "other.yaml", {**data_settings, "validation": {"z": [5, 6]}})
+    assert "was made with other data" in refused("search", "run", study, "--data", tmp_path / "other.yaml")
     told = json.loads(fine("search", "status", study, "--json"))
     assert told["counts"] == {"done": 3}
     assert "together" in fine("ensemble", study, "--max-members", 2)

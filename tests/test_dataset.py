@@ -302,3 +302,28 @@ def test_real_data_is_opened(real_data):
     )
     shares = np.array(data.counts) / sum(data.counts)
     np.testing.assert_allclose(shares, [0.737, 0.172, 0.031, 0.053, 0.007], atol=0.01)
+
+
+def test_parts_that_share_voxels_are_refused(data_settings):
+    with pytest.raises(gn.InputError, match=r"the training and the validation part share voxels of .*labels.npy"):
+        Dataset.open({**data_settings, "validation": {"z": [3, 6]}})
+    with pytest.raises(gn.InputError, match="share voxels"):
+        Dataset.open({**data_settings, "training": {"y": [0, 40]}, "validation": {"y": [39, 64]}})
+    Dataset.open({**data_settings, "training": {"y": [0, 40]}, "validation": {"y": [40, 64]}})
+
+
+def test_mistyped_keys_are_pointed_at(data_settings, tmp_path):
+    settings = dict(data_settings)
+    settings["trainning"] = settings.pop("training")
+    with pytest.raises(gn.InputError, match=r"unknown key `trainning`; did you mean `training`\?$"):
+        Dataset.open(settings)
+    del settings["trainning"]
+    with pytest.raises(gn.InputError, match="`training` is missing$"):
+        Dataset.open(settings)
+    with pytest.raises(gn.InputError, match="two classes have the same name"):
+        Dataset.open({**data_settings, "classes": [{"value": 0, "name": "a"}, {"value": 1, "name": "a"}]})
+    with pytest.raises(gn.InputError, match="`voxel_size_nm.0`"):
+        Dataset.open({**data_settings, "voxel_size_nm": [0, 1, 1]})
+    (tmp_path / "d.yaml").write_text("classes:\n  - {value: 0, name: a, color: #000000}\n  - {value: 1, name: b}\n")
+    with pytest.raises(gn.InputError, match=r"near line \d+: .* a colour must be quoted"):
+        Dataset.open(tmp_path / "d.yaml")

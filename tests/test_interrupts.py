@@ -39,9 +39,11 @@ def test_it_waits_for_the_end_where_nobody_checks():
     assert reached == ["the end"]
 
 
-def test_a_second_one_is_not_held_back():
+def test_a_second_one_some_time_later_is_not_held_back(monkeypatch):
     with pytest.raises(KeyboardInterrupt), interrupts_between_steps():
         press()
+        press()
+        monkeypatch.setattr("genenet.interrupts.IMPATIENCE_S", 0)
         press()
         raise AssertionError("the second one was held back")
 

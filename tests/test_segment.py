@@ -159,6 +159,8 @@ def test_a_stopped_segmentation_is_continued(tmp_path):
         segment_volume(mean, CLASSES, volume, out, identity="b", max_voxels=900)
     summary = segment_volume(mean, CLASSES, volume, out, identity="a", max_voxels=900)
     assert summary.n_kept == 4
+    labels = open_volume(out).read(tuple(slice(0, n) for n in volume.shape))
+    assert summary.fractions == pytest.approx([(labels == 0).mean(), (labels == 7).mean()])
     box = tuple(slice(0, n) for n in volume.shape)
     np.testing.assert_array_equal(open_volume(out).read(box), open_volume(tmp_path / "whole.ome.zarr").read(box))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.ome.zarr", "whole.ome.zarr"]
@@ -173,6 +175,14 @@ def test_outputs_are_never_overwritten_unasked(tmp_path):
     assert not partial_path(tmp_path / "o.npy").exists()
     segment_volume(mean, CLASSES, open_volume(image()), tmp_path / "o.npy", identity="a", overwrite=True)
     assert np.load(tmp_path / "o.npy").shape == (3, 50, 70)
+
+
+def test_other_intensities_are_warned_of(tmp_path, caplog):
+    mean = MeanPredictor((predictor(),))
+    segment_volume(mean, CLASSES, open_volume(image()), tmp_path / "a.npy", identity="a")
+    assert not caplog.records
+    segment_volume(mean, CLASSES, open_volume(100 * image() + 500), tmp_path / "b.npy", identity="a")
+    assert "expect little of the result" in caplog.text
 
 
 def test_other_channels_are_refused(tmp_path):

@@ -81,7 +81,7 @@ def test_the_same_call_again_returns_what_is_there(small_net, data_file, quick, 
     stamp = (tmp_path / "net" / "model.keras").stat().st_mtime_ns
     assert train_network(small_net, data, tmp_path / "net", quick) == first
     assert (tmp_path / "net" / "model.keras").stat().st_mtime_ns == stamp
-    with pytest.raises(gn.InputError, match="net exists and is another network"):
+    with pytest.raises(gn.InputError, match="net exists and is not this network with these settings"):
         train_network(small_net, data, tmp_path / "net", quick, seed=1)
 
 

@@ -5,6 +5,7 @@ anything else; 130, stopped by Ctrl-C.
 """
 
 import errno
+import signal
 import sys
 
 import typer
@@ -51,6 +52,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as ending:
         if ending.code == STOPPED:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is heard
             complain("stopped; the same command continues where it was")
         raise
     except OSError as error:

@@ -45,9 +45,10 @@ def _dataset_info(path: str, as_json: bool) -> None:
 
     data = Dataset.open(path)
     total = sum(data.counts)
+    validated = sum(part.count(data.n_classes) for part in data.validation)
     rows = [
-        {"value": entry.value, "name": entry.name, "voxels": count, "share": count / total}
-        for entry, count in zip(data.classes, data.counts, strict=True)
+        {"value": entry.value, "name": entry.name, "voxels": count, "share": count / total, "validation": int(other)}
+        for entry, count, other in zip(data.classes, data.counts, validated, strict=True)  # type: ignore[arg-type]
     ]
     parts = {
         which: [{"image": part.image.name, "shape": part.shape, "start": part.start} for part in getattr(data, which)]
@@ -56,12 +57,16 @@ def _dataset_info(path: str, as_json: bool) -> None:
     if as_json:
         say_json({"classes": rows, "voxel_size_nm": data.voxel_size_nm, **parts})
         return
-    say(f"voxel size      {data.voxel_size_nm or 'unknown'} nm (z, y, x)")
+    size = data.voxel_size_nm
+    say(
+        f"voxel size      {f'{size} nm (z, y, x)' if size else 'unknown; `voxel_size_nm: [z, y, x]` in the file tells'}"
+    )
     for which, found in parts.items():
         for part in found:
             say(f"{which:15} {part['shape']} voxels from {part['start']} of {part['image']}")
     for row in rows:
-        say(f"class {row['value']:<9} {row['name']}: {row['voxels']:,} training voxels, {row['share']:.2%}")
+        shares = f"{row['voxels']:,} training voxels, {row['share']:.2%}, {row['validation']:,} for validation"
+        say(f"class {row['value']:<9} {row['name']}: {shares}")
 
 
 @app.command()

@@ -50,12 +50,13 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
     started = last = time.monotonic()
+    shown = -1
 
     def line(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, shown
         now = time.monotonic()
-        if now - last >= LOG_EVERY_S or done >= total:
-            last = now
+        if done != shown and (now - last >= LOG_EVERY_S or done >= total):
+            last, shown = now, done
             sys.stderr.write(f"{title}: {done}/{total}, {now - started:.0f} s\n")
 
     yield line

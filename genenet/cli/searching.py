@@ -12,6 +12,9 @@ from genenet.cli.output import progress, say, say_json, table
 app = typer.Typer(help="Search architectures: a study is a folder.", no_args_is_help=True)
 
 StudyFolder = Annotated[Path, typer.Argument(help="The study's folder.")]
+# What `run --segment` writes into the study's folder, and what it is made of.
+SEGMENTATION, SEGMENTED = "segmentation.ome.zarr", "segmentation.json"
+
 COLUMNS = {
     "trial": "d",
     "state": "",
@@ -85,9 +88,13 @@ def run(
 
     if workers == 1:
         import_keras()
+    if segment is not None:
+        refuse_other_segmentation(study, segment)
     if data is not None and not (study / "study.yaml").exists():
         init(study, data, trials=trials or 20)
     opened = Study.open(study)
+    if data is not None:
+        opened.refuse_other_data(data)
     opened.run(trials, workers=workers)
     say(
         table(
@@ -98,9 +105,22 @@ def run(
         finish(opened, segment)
 
 
+def refuse_other_segmentation(study: Path, image: str) -> None:
+    """Look before hours of search whether the image can be read, and whether its segmentation has a place."""
+    from genenet.errors import InputError
+    from genenet.folder import read_json
+    from genenet.volume import open_volume
+
+    open_volume(image)
+    output, note = study / SEGMENTATION, study / SEGMENTED
+    if output.exists() and (not note.exists() or read_json(note)["image"] != str(Path(image).absolute())):
+        raise InputError(f"{output} exists and is of another volume; move it away, or use `genenet segment`")
+
+
 def finish(opened: Any, image: str | None) -> None:
     """Choose the ensemble, segment a volume with it, write the report."""
     from genenet.ensemble import Ensemble
+    from genenet.folder import read_json, write_json
     from search.report import write_report
 
     with progress("selecting members") as shown:
@@ -109,9 +129,12 @@ def finish(opened: Any, image: str | None) -> None:
     best = max(point.adjusted_rand for point in chosen.curve)
     say(f"the best {len(chosen.members)} together: adjusted Rand score {best:.4f}")
     if image is not None:
-        output = opened.folder / "segmentation.ome.zarr"
-        with progress("segmenting") as shown:
-            chosen.segment(image, output, overwrite=True, progress=shown)
+        output, note = opened.folder / SEGMENTATION, opened.folder / SEGMENTED
+        made_of = {"image": str(Path(image).absolute()), "ensemble": chosen.identity}
+        if not (output.exists() and note.exists() and read_json(note) == made_of):
+            with progress("segmenting") as shown:
+                chosen.segment(image, output, overwrite=True, progress=shown)
+            write_json(note, made_of)
         say(f"wrote {output}")
     say(f"wrote {write_report(opened)}")
 

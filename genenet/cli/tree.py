@@ -50,15 +50,19 @@ def tree(
     n_classes: Annotated[int, typer.Option("--classes", help="Of the original U-Net.")] = 2,
     short: Annotated[bool, typer.Option("--short", help="Only values that differ from the root's.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the blueprint to a file instead.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the blueprint as JSON.")] = False,
 ) -> None:
     """Print a blueprint: every gene, its values, and where they come from."""
+    from genenet.errors import InputError
     from genenet.folder import write_json
     from genenet.genes import UNet
 
     net = open_blueprint(blueprint) if blueprint is not None else UNet(n_classes=n_classes)
     net.set(**read_values(set_values or []))
     if output is not None:
+        if output.exists() and not overwrite:
+            raise InputError(f"{output} exists; choose another name, or ask to overwrite it (--overwrite)")
         write_json(output, net.to_dict())
         say(f"wrote {output}")
         return

@@ -113,7 +113,7 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if not place.path.exists():
         return
     if not overwrite:
-        raise InputError(f"{place.path} exists; remove it, choose another name, or ask to overwrite it")
+        raise InputError(f"{place.path} exists; remove it, choose another name, or ask to overwrite it (--overwrite)")
     if place.format == "hdf5":
         mine = "/" + (place.inner.strip("/") or hdf5.DEFAULT_DATASET)
         others = [name for name in hdf5.list_datasets(place.path) if name != mine]

@@ -163,6 +163,9 @@ class EncoderDecoder(Root):
         Raises:
             InputError: The shape does not fit; names the gene where the window shrinks to nothing.
         """
+        from genenet.device import import_keras
+
+        import_keras()
         from genenet.build import build_model
 
         shape = (None, None, self.n_channels) if shape is None else shape
