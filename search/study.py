@@ -22,6 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+import genenet
 from genenet.dataset import Dataset, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_yaml, remove, write_json, write_text, write_yaml
@@ -118,8 +119,8 @@ class Study:
         training = training or TrainingSettings()
         if steps is not None:
             training = dataclasses.replace(training, steps=steps)
-        if n_trials < 1:
-            raise InputError(f"`n_trials` must be at least 1, but got {n_trials}")
+        if n_trials < 0:
+            raise InputError(f"`n_trials` must be at least 0, but got {n_trials}")
         if sampler not in SAMPLERS:
             raise InputError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but got {sampler!r}")
         opened = Dataset.open(data)
@@ -143,7 +144,10 @@ class Study:
             "seed": seed,
             "limits": dataclasses.asdict(limits or Limits()),
             "baseline": baseline.to_dict() if isinstance(baseline, EncoderDecoder) else None,
-            "versions": {name: importlib.metadata.version(name) for name in ("genenet", "keras", "optuna", "numpy")},
+            "versions": {
+                "genenet": genenet.__version__,
+                **{name: importlib.metadata.version(name) for name in ("keras", "optuna", "numpy")},
+            },
         }
         folder = Path(folder)
         path = folder / "study.yaml"

@@ -35,7 +35,7 @@ def init(
     study: StudyFolder,
     data: Annotated[Path, typer.Option("--data", help="The data.yaml.")],
     space: Annotated[Path | None, typer.Option(help="A YAML file of ranges; a default space if left out.")] = None,
-    trials: Annotated[int, typer.Option(help="Networks to draw; the baseline comes on top.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Networks to draw; the baseline comes on top.")] = 20,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per network.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Training time per network.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
