@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ from genenet.metrics import Scores, contingency, scores
 from genenet.normalization import Normalization
 from genenet.operations import Normalization as NormalizationLayer
 from genenet.plan import Plan, WindowShape
-from genenet.tiling import Fit, blocks, choose_core, fit_core
+from genenet.tiling import Box, Fit, blocks, choose_core, fit_core
 
 if TYPE_CHECKING:
     import keras
@@ -162,13 +162,24 @@ def score_part(predictor: MeanPredictor, part: Part, n_classes: int, max_voxels:
     Returns:
         The contingency table `(n_classes, n_classes)`, rows labels.
     """
+    table = np.zeros((n_classes, n_classes), np.int64)
+    for box, answer in predict_part(predictor, part, max_voxels):
+        table += count_box(part, box, answer)
+    return table
+
+
+def predict_part(
+    predictor: MeanPredictor, part: Part, max_voxels: int = MAX_CORE_VOXELS
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Give every block of a part with its answer, `(*block, classes)`."""
     core = predictor.choose_core(part.shape, max_voxels)
     fits = predictor.fits(core)
-    table = np.zeros((n_classes, n_classes), np.int64)
     for box in blocks(part.shape, core):
-        start = [side.start for side in box]
-        shape = [side.stop - side.start for side in box]
-        answer = predictor.predict(predictor.read(part.read_image, start, fits), fits)
-        prediction = answer[tuple(slice(n) for n in shape)].argmax(-1).astype(np.uint8)
-        table += contingency(part.read_labels(start, shape), prediction, n_classes, ignore=UNLABELLED)
-    return table
+        answer = predictor.predict(predictor.read(part.read_image, [side.start for side in box], fits), fits)
+        yield box, answer[tuple(slice(side.stop - side.start) for side in box)]
+
+
+def count_box(part: Part, box: Box, answer: np.ndarray) -> np.ndarray:
+    """Count label against most probable class in a block, `(classes, classes)`, rows labels."""
+    labels = part.read_labels([side.start for side in box], [side.stop - side.start for side in box])
+    return contingency(labels, answer.argmax(-1).astype(np.uint8), answer.shape[-1], ignore=UNLABELLED)

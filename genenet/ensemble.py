@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genenet.blocks import MeanPredictor, as_votes, score_parts
+from genenet.blocks import MeanPredictor, as_votes, count_box, predict_part, score_parts
 from genenet.classes import SegmentationClass
-from genenet.dataset import UNLABELLED, Dataset
+from genenet.dataset import Dataset
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json, write_text
-from genenet.metrics import Scores, contingency, scores
+from genenet.metrics import Scores, scores
 from genenet.network import Network
-from genenet.tiling import blocks
 
 if TYPE_CHECKING:
     from genenet.segment import Summary
@@ -212,16 +211,9 @@ def _curve(
             predictor = MeanPredictor((network.predictor(precision),))
             table = np.zeros((data.n_classes, data.n_classes), np.int64)
             for part, total in zip(data.validation, sums, strict=True):
-                core = predictor.choose_core(part.shape)
-                fits = predictor.fits(core)
-                for box in blocks(part.shape, core):
-                    start = [side.start for side in box]
-                    shape = [side.stop - side.start for side in box]
-                    answer = predictor.predict(predictor.read(part.read_image, start, fits), fits)
-                    answer = answer[tuple(slice(n) for n in shape)]
+                for box, answer in predict_part(predictor, part):
                     total[box] += as_votes(answer) if vote else answer
-                    prediction = total[box].argmax(-1).astype(np.uint8)
-                    table += contingency(part.read_labels(start, shape), prediction, data.n_classes, ignore=UNLABELLED)
+                    table += count_box(part, box, total[box])
             found = scores(table)
             alone = network.scores["adjusted_rand"]
             point = CurvePoint(

@@ -13,9 +13,6 @@ from genenet.folder import read_json, write_json
 from genenet.genes import EncoderDecoder, from_dict
 from genenet.network import Network
 
-# What state.json may say. `interrupted` is never written: it is a running trial that no process holds.
-STATES = ("waiting", "running", "done", "failed", "rejected")
-
 # A trial whose process was killed this often is given up: it is the trial that kills, by taking all memory, say.
 MAX_ATTEMPTS = 3
 
@@ -60,7 +57,7 @@ class Trial:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What state.json says: `state` and what belongs to it."""
+        """What state.json says: `state` (waiting, running, done, failed or rejected) and what belongs to it."""
         return read_json(self.folder / "state.json")
 
     def write_state(self, state: str, **details: Any) -> None:

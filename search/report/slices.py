@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from genenet.blocks import MeanPredictor, score_part
+from genenet.blocks import predict_part as predict_blocks
 from genenet.dataset import UNLABELLED, Dataset, Part
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
 from genenet.metrics import Scores, contingency, scores
 from genenet.network import Network
 from genenet.plan import Plan
-from genenet.tiling import blocks, fit_core
+from genenet.tiling import fit_core
 from search.report.results import Finished, Results
 from search.report.text import plural
 
@@ -212,11 +213,8 @@ def _entropy(counts: np.ndarray) -> float:
 def predict_part(predictor: MeanPredictor, part: Part) -> np.ndarray:
     """Class indices of a whole part, `(z, y, x)` uint8, block by block."""
     result = np.zeros(part.shape, np.uint8)
-    core = predictor.choose_core(part.shape)
-    fits = predictor.fits(core)
-    for box in blocks(part.shape, core):
-        answer = predictor.predict(predictor.read(part.read_image, [side.start for side in box], fits), fits)
-        result[box] = answer[tuple(slice(side.stop - side.start) for side in box)].argmax(-1)
+    for box, answer in predict_blocks(predictor, part):
+        result[box] = answer.argmax(-1)
     return result
 
 
