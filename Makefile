@@ -27,6 +27,7 @@ bench: $(READY)
 # elasticdeform's wheels were built for NumPy 1 and fail to import with NumPy 2, so it is built here (15 s).
 $(READY): setup.cfg requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "genenet needs Python 3.11 or later, but this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	@echo "setting up $(VENV), a minute or two: TensorFlow is some 500 MB with what it needs"
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "could not make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genenet.dataset import UNLABELLED, Part
+from genenet.dataset import Part
+from genenet.label_table import UNLABELLED
 from genenet.metrics import Scores, contingency, scores
 from genenet.normalization import Normalization
 from genenet.operations import Normalization as NormalizationLayer

@@ -1,12 +1,11 @@
 """A data file: one annotated volume or several, its classes, and what is for training and what for validation."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -14,11 +13,10 @@ import pydantic
 from genenet.classes import PALETTE, SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import read_yaml
+from genenet.label_table import UNLABELLED, LabelTable
 from genenet.normalization import Normalization, fit_normalization
 from genenet.volume import Volume, open_volume
-
-# Class index of voxels that nobody labelled; they count nowhere.
-UNLABELLED = 255
+from genenet.wording import known_instead
 
 # Volumes up to this many bytes are held in memory while training; larger ones are read piece by piece.
 IN_MEMORY_BYTES = 2 * 2**30
@@ -31,11 +29,19 @@ class _Strict(pydantic.BaseModel):
 
 
 class ClassEntry(_Strict):
-    """A class as written in a data file; the colour may be left out."""
+    """A class as written in a data file.
+
+    Attributes:
+        value: What stands for it in labels and in segmentations.
+        name: For people.
+        color: `"#rrggbb"`; left out, one is chosen.
+        also: Further values that mean it in labels, or `others` for all values that nothing else has.
+    """
 
     value: int
     name: str
     color: str | None = None
+    also: list[int] | Literal["others"] = []
 
 
 class PartEntry(_Strict):
@@ -63,14 +69,17 @@ class DataFile(_Strict):
 KNOWN_KEYS = sorted({key for kind in (DataFile, ClassEntry, PartEntry) for key in kind.model_fields})
 
 
+# What pydantic adds to a place where one of several kinds may stand.
+_KINDS = ("PartEntry", "list[PartEntry]", "list[int]", "literal['others']")
+
+
 def explain(error: pydantic.ValidationError) -> str:
     """The first thing wrong with a settings file, in one line that names the key."""
     # A key that nobody knows explains one that is missing.
     first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"] if part not in ("PartEntry", "list[PartEntry]"))
+    where = ".".join(str(part) for part in first["loc"] if str(part) not in _KINDS)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(first["loc"][-1]), KNOWN_KEYS, n=1)
-        return f"unknown key `{where}`" + (f"; did you mean `{close[0]}`?" if close else "")
+        return f"unknown key `{where}`; {known_instead(str(first['loc'][-1]), KNOWN_KEYS)}"
     if first["type"] == "missing":
         return f"`{where}` is missing"
     return f"`{where}`: {first['msg'].lower()}, but got {first['input']!r}"
@@ -84,13 +93,13 @@ class Part:
         image: The whole image, `(z, y, x)` or `(z, y, x, channels)`.
         labels: The whole label volume, `(z, y, x)`, the file's own values.
         box: What belongs to this part, one slice per axis, in voxels.
-        lookup: Label values, sorted, with their class indices; what is not listed must not occur.
+        table: Which label value means which class.
     """
 
     image: Volume
     labels: Volume
     box: tuple[slice, slice, slice]
-    lookup: tuple[np.ndarray, np.ndarray]
+    table: LabelTable
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -120,33 +129,8 @@ class Part:
         if all(a < b for a, b in zip(first, end, strict=True)):
             box = tuple(slice(a + o, b + o) for a, b, o in zip(first, end, self.start, strict=True))
             inside = tuple(slice(a - s, b - s) for a, b, s in zip(first, end, start, strict=True))
-            result[inside] = self.to_indices(self.labels.read(box))  # type: ignore[arg-type]
+            result[inside] = self.table.to_indices(self.labels.read(box), self.labels.name)  # type: ignore[arg-type]
         return result
-
-    def to_indices(self, labels: np.ndarray) -> np.ndarray:
-        """Turn the file's label values into class indices, uint8.
-
-        Raises:
-            InputError: A value that no class has.
-        """
-        values, indices = self.lookup
-        if labels.dtype == np.uint8:
-            table = np.full(256, 254, np.uint8)
-            table[values[values < 256]] = indices[values < 256]
-            found = table[labels]
-            unknown = found == 254
-        else:
-            place = np.minimum(np.searchsorted(values, labels), len(values) - 1)
-            found = indices[place]
-            unknown = values[place] != labels
-        if unknown.any():
-            strangers = np.unique(labels[unknown])
-            listed = ", ".join(map(str, strangers[:8])) + (", ..." if len(strangers) > 8 else "")
-            raise InputError(
-                f"{self.labels.name} holds label values that no class has: {listed}; "
-                "add them to `classes`, or name one as `ignore`"
-            )
-        return found
 
     def count(self, n_classes: int) -> np.ndarray:
         """Voxels per class, `(n_classes,)`, slice by slice."""
@@ -223,25 +207,16 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
         SegmentationClass(entry.value, entry.name, entry.color or PALETTE[index % len(PALETTE)])
         for index, entry in enumerate(settings.classes)
     )
-    values = [entry.value for entry in classes]
     names = [entry.name for entry in classes]
     if len(set(names)) < len(names):
         raise InputError(f"{name}: two classes have the same name; names are {', '.join(names)}")
-    if len(set(values)) < len(values):
-        raise InputError(f"{name}: two classes have the same value; values are {values}")
-    if settings.ignore in values:
-        raise InputError(f"{name}: `ignore` is {settings.ignore}, but a class has that value too")
-    table = {value: index for index, value in enumerate(values)}
-    if settings.ignore is not None:
-        table[settings.ignore] = UNLABELLED
-    keys = np.array(sorted(table))
-    lookup = keys, np.array([table[key] for key in keys], np.uint8)
+    table = _label_table(settings, name)
     volumes: dict[str, Volume] = {}
     parts = {}
     for which in ("training", "validation"):
         entry = getattr(settings, which)
         entries = entry if isinstance(entry, list) else [entry]
-        parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", lookup, volumes) for e in entries)
+        parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", table, volumes) for e in entries)
     _refuse_overlap(parts["training"], parts["validation"], name)
     channels = {part.image.n_channels for which in parts.values() for part in which}
     if len(channels) > 1:
@@ -274,6 +249,27 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
     )
 
 
+def _label_table(settings: DataFile, name: str) -> LabelTable:
+    """Collect the values of all classes and the ignore value; no value may mean two things."""
+    indices: dict[int, int] = {}
+    others = None
+    for index, entry in enumerate(settings.classes):
+        if entry.also == "others":
+            if others is not None:
+                raise InputError(f"{name}: two classes have `also: others`; only one can have all that remain")
+            others = index
+        for value in [entry.value, *([] if entry.also == "others" else entry.also)]:
+            if value in indices:
+                first = settings.classes[indices[value]].name
+                raise InputError(f"{name}: label value {value} is of class {first!r} and of class {entry.name!r}")
+            indices[value] = index
+    if settings.ignore is not None:
+        if settings.ignore in indices:
+            raise InputError(f"{name}: `ignore` is {settings.ignore}, but a class has that value too")
+        indices[settings.ignore] = UNLABELLED
+    return LabelTable(indices, others)
+
+
 def _refuse_overlap(training: tuple[Part, ...], validation: tuple[Part, ...], name: str) -> None:
     """Scores on voxels that networks learned from would flatter them."""
     for mine in training:
@@ -292,7 +288,7 @@ def _part(
     settings: DataFile,
     folder: Path,
     where: str,
-    lookup: tuple[np.ndarray, np.ndarray],
+    table: LabelTable,
     volumes: dict[str, Volume],
 ) -> Part:
     found = []
@@ -315,7 +311,7 @@ def _part(
         if not 0 <= first < end <= size:
             raise InputError(f"{where}: `{axis}: [{first}, {end}]` must lie within [0, {size}] and not be empty")
         box.append(slice(first, end))
-    return Part(image, labels, tuple(box), lookup)  # type: ignore[arg-type]
+    return Part(image, labels, tuple(box), table)  # type: ignore[arg-type]
 
 
 def in_memory(volume: Volume, limit: int = IN_MEMORY_BYTES) -> Volume:

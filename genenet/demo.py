@@ -72,8 +72,7 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
     yield "3/5 choosing the ensemble"
     ensemble = Ensemble.select(study.networks(), study.data)
     ensemble.save(study.folder / "ensemble")
-    best = max(point.adjusted_rand for point in ensemble.curve)
-    yield f"    the best {len(ensemble.members)} together: validation adjusted Rand score {best:.3f}"
+    yield f"    {ensemble.summary()}"
     yield "4/5 segmenting the unseen volume"
     output = folder / "segmentation.ome.zarr"
     ensemble.segment(unseen.parent / "image.ome.zarr", output, overwrite=True)
@@ -83,7 +82,14 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
     report = write_report(study)
     draw_picture(unseen, output, folder / "picture.png", best_slice(unseen))
     seconds = time.monotonic() - started
-    write_json(folder / "summary.json", {"seconds": seconds, "ensemble": best, "unseen": found.adjusted_rand})
+    write_json(
+        folder / "summary.json",
+        {
+            "seconds": seconds,
+            "ensemble": max(point.adjusted_rand for point in ensemble.curve),
+            "unseen": found.adjusted_rand,
+        },
+    )
     yield f"done in {seconds:.0f} s. Open {report} in a browser, or look at {folder / 'picture.png'};"
     yield f"the segmentation is {output}"
 

@@ -18,12 +18,16 @@ from genenet.errors import InputError
 from genenet.folder import read_json, write_json, write_text
 from genenet.metrics import Scores, scores
 from genenet.network import Network
+from genenet.wording import plural
 
 if TYPE_CHECKING:
     from genenet.segment import Summary
     from genenet.volume import Volume
 
 MEMBERS, CURVE = "members.json", "curve.csv"
+
+# The largest ensemble that is tried, unless asked otherwise (Guay et al. 2018 go as far).
+MAX_MEMBERS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,9 @@ class Ensemble:
             raise InputError(f"the networks know the class values {mine}, but {data.name} has {theirs}")
         n_channels = self.members[0].blueprint.n_channels
         if n_channels != data.n_channels:
-            raise InputError(f"the networks read {n_channels} channels, but {data.name} has {data.n_channels}")
+            raise InputError(
+                f"the networks read {plural(n_channels, 'channel')}, but {data.name} has {data.n_channels}"
+            )
 
     def predictor(self, precision: str = "auto") -> MeanPredictor:
         """Load all members."""
@@ -106,7 +112,7 @@ class Ensemble:
         networks: Sequence[Network],
         data: Dataset | str | Path,
         *,
-        max_members: int = 15,
+        max_members: int = MAX_MEMBERS,
         vote: bool = False,
         precision: str = "auto",
         progress: Callable[[int, int], None] | None = None,
@@ -130,12 +136,29 @@ class Ensemble:
             InputError: No networks, or networks that do not fit the data.
         """
         data = Dataset.open(data)
-        ranked = sorted(networks, key=lambda network: -network.scores["adjusted_rand"])[:max_members]
+        ranked = _ranked(networks)[:max_members]
         candidates = cls(tuple(ranked), vote)
         candidates.check(data)
         curve = _curve(ranked, data, vote, precision, progress)
         best = max(curve, key=lambda point: point.adjusted_rand)
         return cls(tuple(ranked[: best.n_members]), vote, tuple(curve))
+
+    def summary(self) -> str:
+        """How many networks it takes, and what they reach on the validation part, in a line."""
+        if not self.curve:
+            return f"an ensemble of {plural(len(self.members), 'network')}"
+        reached, alone = self.curve[len(self.members) - 1].adjusted_rand, self.curve[0].adjusted_rand
+        if len(self.members) == 1:
+            more = "; more networks together reach less" if len(self.curve) > 1 else ""
+            return f"the best network: validation adjusted Rand score {reached:.4f}{more}"
+        best = f"the best {len(self.members)} networks together"
+        return f"{best}: validation adjusted Rand score {reached:.4f}; the best alone: {alone:.4f}"
+
+    def is_selected_from(self, networks: Sequence[Network]) -> bool:
+        """Whether the curve is of the best of these networks, so that choosing again would change nothing."""
+        ranked = _ranked(networks)[: max(len(self.curve), MAX_MEMBERS)]
+        known = [(Path(point.added).resolve(), point.alone) for point in self.curve]
+        return known == [(network.folder.resolve(), network.scores["adjusted_rand"]) for network in ranked]
 
     def segment(
         self, image: "Volume | str | Path", output: str | Path, *, precision: str = "auto", **options: Any
@@ -152,11 +175,12 @@ class Ensemble:
         return score_parts(self.predictor(precision), getattr(data, part), data.n_classes)
 
     def save(self, folder: Path | str) -> None:
-        """Write members.json, with paths relative to the folder, and curve.csv."""
+        """Write members.json and curve.csv, with paths relative to the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         names = [field.name for field in dataclasses.fields(CurvePoint)]
-        rows = [",".join(str(getattr(point, name)) for name in names) for point in self.curve]
+        kept = [dataclasses.replace(point, added=os.path.relpath(point.added, folder)) for point in self.curve]
+        rows = [",".join(str(getattr(point, name)) for name in names) for point in kept]
         write_text(folder / CURVE, "\n".join([",".join(names), *rows]) + "\n")
         members = [
             {"network": os.path.relpath(member.folder, folder), "adjusted_rand": member.scores["adjusted_rand"]}
@@ -174,11 +198,21 @@ class Ensemble:
         folder = Path(folder)
         entry = read_json(folder / MEMBERS)
         try:
-            members = tuple(Network.open(folder / row["network"]) for row in entry["members"])
+            members = tuple(Network.open(_joined(folder, row["network"])) for row in entry["members"])
             vote = bool(entry["vote"])
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / MEMBERS} is damaged: {error!r}") from None
         return cls(members, vote, _read_curve(folder / CURVE))
+
+
+def _ranked(networks: Sequence[Network]) -> list[Network]:
+    """Best validation adjusted Rand score first."""
+    return sorted(networks, key=lambda network: -network.scores["adjusted_rand"])
+
+
+def _joined(folder: Path, relative: str) -> Path:
+    """`ensemble` and `../trials/0001/network` as `trials/0001/network`."""
+    return Path(os.path.normpath(folder / relative))
 
 
 def _read_curve(path: Path) -> tuple[CurvePoint, ...]:
@@ -189,7 +223,7 @@ def _read_curve(path: Path) -> tuple[CurvePoint, ...]:
     for row in rows:
         entry = dict(zip(header.split(","), row.split(","), strict=True))
         numbers = {name: float(entry[name]) for name in ("alone", "adjusted_rand", "mean_iou", "accuracy")}
-        points.append(CurvePoint(int(entry["n_members"]), entry["added"], **numbers))
+        points.append(CurvePoint(int(entry["n_members"]), str(_joined(path.parent, entry["added"])), **numbers))
     return tuple(points)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from genenet.dataset import UNLABELLED, Dataset, Part
+from genenet.dataset import Dataset, Part
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
+from genenet.label_table import UNLABELLED
 from genenet.metrics import Scores, contingency, scores
 from genenet.network import Network
 from genenet.volume import Volume, open_volume
@@ -54,6 +55,10 @@ def open_members(what: "Ensemble | Network | str | Path") -> Ensemble | None:
         return Ensemble((Network.open(folder),))
     if not folder.exists():
         raise InputError(f"there is no {folder}; give the folder of a network, an ensemble or a study")
+    if (folder / "study.yaml").exists():
+        raise InputError(f"{folder} is a study that has no ensemble yet; `genenet ensemble {folder}` chooses one")
+    if folder.is_dir() and not any(folder.iterdir()):
+        raise InputError(f"{folder} is an empty folder; give the folder of a network, an ensemble or a study")
     return None
 
 

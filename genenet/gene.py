@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from genenet.errors import InputError
 from genenet.hyperparameters import Categorical, Hyperparameter
+from genenet.wording import known_instead
 
 if TYPE_CHECKING:
     from genenet.plan import Plan
@@ -100,9 +101,7 @@ class Gene(abc.ABC):
             readers = sorted({gene.label for gene in self.root.walk() if name in {h.name for h in gene.reads}})
             where = readers[0] if len(readers) == 1 else f"genes such as {readers[0]}" if readers else "no gene"
             raise InputError(f"`{name}` has no effect at {self.label}: it is read by {where}; set it there or above")
-        raise InputError(
-            f"{self.label} knows no hyperparameter `{name}`; it knows {', '.join(sorted(self.vocabulary))}"
-        )
+        raise InputError(f"{self.label} knows no hyperparameter `{name}`; {known_instead(name, self.vocabulary)}")
 
     def add(self, **deltas: float) -> "Gene":
         """Change this gene's deltas, and with them the values of all genes below.
@@ -259,7 +258,9 @@ class Root(Gene):
         """
         for path, entry in changes.items():
             for name in entry.keys() - self.vocabulary.keys():
-                raise InputError(f"{path or 'the root'} knows no hyperparameter `{name}`")
+                raise InputError(
+                    f"{path or 'the root'} knows no hyperparameter `{name}`; {known_instead(name, self.vocabulary)}"
+                )
         before = self.deltas
         after = {path: dict(entry) for path, entry in before.items()}
         for path, entry in changes.items():

@@ -20,6 +20,7 @@ from genenet.interrupts import interrupts_between_steps
 from genenet.normalization import Normalization, with_channels
 from genenet.tiling import Box, Fit, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
+from genenet.wording import plural
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,9 @@ def segment_volume(
     volume = image if isinstance(image, Volume) else open_volume(image)
     wanted = len(predictor.members[0].normalization.mean)
     if volume.n_channels != wanted:
-        raise InputError(f"{volume.name} has {volume.n_channels} channels, but the network was trained on {wanted}")
+        raise InputError(
+            f"{volume.name} has {plural(volume.n_channels, 'channel')}, but the network was trained on {wanted}"
+        )
     _warn_of_other_intensities(volume, predictor.members[0].normalization)
     shape = volume.shape[:3]
     core = predictor.choose_core(shape, max_voxels)

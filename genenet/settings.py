@@ -7,6 +7,7 @@ import pydantic
 
 from genenet.augment import Augmentation
 from genenet.errors import InputError
+from genenet.wording import known_instead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +100,7 @@ class TrainingSettings:
         Raises:
             InputError: An unknown key or a wrong type; the message names the key.
         """
-        unknown = _unknown_key(cls, values)
-        if unknown:
-            raise InputError(f"{where}: unknown key `{unknown}`")
+        _refuse_unknown_keys(cls, values, where)
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
@@ -112,17 +111,14 @@ class TrainingSettings:
             raise InputError(f"{where}: `{key}`: {first['msg']}, but got {first['input']!r}") from None
 
 
-def _unknown_key(kind: Any, values: Any) -> str | None:
-    """The first key, dotted, that a dataclass does not have, looking into dataclasses within."""
+def _refuse_unknown_keys(kind: Any, values: Any, where: str, above: str = "") -> None:
+    """Refuse a key that a dataclass does not have, looking into dataclasses within."""
     if not isinstance(values, dict):
-        return None
+        return
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in fields:
-            return str(key)
+            raise InputError(f"{where}: unknown key `{above}{key}`; {known_instead(str(key), fields)}")
         inner = fields[key].type
         if dataclasses.is_dataclass(inner):
-            below = _unknown_key(inner, value)
-            if below:
-                return f"{key}.{below}"
-    return None
+            _refuse_unknown_keys(inner, value, where, f"{above}{key}.")

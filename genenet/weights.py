@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genenet.dataset import UNLABELLED
+from genenet.label_table import UNLABELLED
 
 
 def class_weights(counts: Sequence[int], *, balance: float = 1.0, floor: float = 0.01) -> np.ndarray:

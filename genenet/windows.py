@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from genenet.augment import augment
-from genenet.dataset import UNLABELLED, Dataset, Part
+from genenet.dataset import Dataset, Part
 from genenet.errors import InputError
+from genenet.label_table import UNLABELLED
 from genenet.normalization import Normalization
 from genenet.plan import WindowShape
 from genenet.settings import WindowSettings

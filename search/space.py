@@ -9,6 +9,7 @@ import numpy as np
 from genenet.errors import InputError
 from genenet.genes import EncoderDecoder, from_dict
 from genenet.hyperparameters import Categorical, Hyperparameter, Integer
+from genenet.wording import known_instead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,9 @@ class Space:
         self.levels: dict[str, tuple[Range | Choice | None, ...]] = {}
         for name, entry in ranges.items():
             if name not in base.vocabulary:
-                raise InputError(f"the space names `{name}`, but {base.kind} has only {', '.join(base.vocabulary)}")
+                raise InputError(
+                    f"the space names `{name}`, which {base.kind} has not; {known_instead(name, base.vocabulary)}"
+                )
             levels = entry.levels if isinstance(entry, Levels) else (entry,)
             self.levels[name] = levels
             _check(base.vocabulary[name], levels)

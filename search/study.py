@@ -29,6 +29,7 @@ from genenet.folder import read_yaml, remove, write_json, write_text, write_yaml
 from genenet.genes import EncoderDecoder, UNet, from_dict
 from genenet.network import Network
 from genenet.settings import TrainingSettings
+from genenet.wording import plural
 from search.samplers import SAMPLERS, SeededSampler, suggesting
 from search.space import Limits, Space, problem
 from search.trial import MAX_ATTEMPTS, Trial
@@ -127,7 +128,7 @@ class Study:
         base = space.base
         if (base.n_classes, base.n_channels) != (opened.n_classes, opened.n_channels):
             raise InputError(
-                f"the space is for {base.n_classes} classes and {base.n_channels} channels, "
+                f"the space is for {base.n_classes} classes and {plural(base.n_channels, 'channel')}, "
                 f"but {opened.name} has {opened.n_classes} and {opened.n_channels}"
             )
         if baseline is True:
@@ -356,9 +357,15 @@ class Study:
         write_text(self.folder / "leaderboard.csv", self.leaderboard().to_csv(index=False))
 
     def networks(self) -> list[Network]:
-        """The trained networks, best validation adjusted Rand score first."""
-        done = [trial for trial in self.trials() if trial.state["state"] == "done"]
-        return sorted((trial.network() for trial in done), key=lambda n: -n.scores["adjusted_rand"])
+        """The trained networks, best validation adjusted Rand score first; those that were deleted are left out."""
+        found = []
+        for trial in self.trials():
+            if trial.state["state"] == "done":
+                try:
+                    found.append(trial.network())
+                except InputError as error:
+                    logger.warning("trial %d is left out: %s", trial.number, error)
+        return sorted(found, key=lambda network: -network.scores["adjusted_rand"])
 
 
 def _as_yaml(value: Any) -> Any:
@@ -369,9 +376,27 @@ def _as_yaml(value: Any) -> Any:
 
 
 def _refuse_other_settings(old: Any, new: dict[str, Any], folder: Path) -> None:
-    for key in new:
-        if key not in ("n_trials", "versions") and (not isinstance(old, dict) or old.get(key) != new[key]):
-            raise InputError(
-                f"{folder} holds a study made by other settings: `{key}` differs; "
-                "choose another folder, or continue it with `genenet search run`"
-            )
+    free = ("n_trials", "versions")
+    kept = {key: value for key, value in old.items() if key not in free} if isinstance(old, dict) else old
+    found = _difference(kept, {key: value for key, value in new.items() if key not in free})
+    if found:
+        raise InputError(
+            f"{folder} holds a study made by other settings: {found}; "
+            "choose another folder, or continue it with `genenet search run`"
+        )
+
+
+def _difference(old: Any, new: Any, path: str = "") -> str:
+    """Where two settings first differ, in words; empty where they do not."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            found = _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            if found:
+                return found
+        return ""
+    return "" if old == new else f"`{path or 'study.yaml'}` is {_brief(old)} there and {_brief(new)} here"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

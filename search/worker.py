@@ -61,7 +61,8 @@ def _run(study: Study, claim: Claim, objective: Objective) -> None:
             reason = f"{getattr(error, 'reason', type(error).__name__)}: {' '.join(str(error).split())[:300]}"
             study.finish(trial, "failed", reason=reason)
             logger.warning("trial %d failed: %s", trial.number, reason)
-            trial.log.open("a", encoding="utf-8").write(traceback.format_exc())
+            with trial.log.open("a", encoding="utf-8") as stream:
+                stream.write(traceback.format_exc())
         else:
             study.finish(trial, "done", **result)
             logger.info("trial %d is done: adjusted Rand score %.4f", trial.number, result["adjusted_rand"])

@@ -75,6 +75,10 @@ def test_tree(tmp_path):
     assert "net.json exists" in refused("tree", "--output", tmp_path / "net.json")
     assert "must be one of" in refused("tree", "--set", "activation=sine")
     assert "name=value" in refused("tree", "--set", "activation")
+    text = fine("tree", "--set", "encode/stack1/n_convs=3", "--set", "n_scales=2")
+    assert "LPES / LPDS     2,3 / 2,2,2" in text
+    assert "there is no gene 'encode/stack9'" in refused("tree", "--set", "encode/stack9/n_convs=3")
+    assert "did you mean `n_convs`?" in refused("tree", "--set", "encode/n_conv=3")
     assert "shrinks to nothing at decode/stack4/conv1" in refused("tree", "--set", "window_size=100")
 
 
@@ -84,7 +88,13 @@ def test_data_verbs(tmp_path, data_file):
     told = json.loads(fine("data", "info", tmp_path / "p" / "image.ome.zarr", "--json"))
     assert told["shape"] == [4, 64, 64]
     assert told["voxel_size_nm"] == [50.0, 10.0, 10.0]
-    assert "voxel_size_nm" in fine("data", "info", tmp_path / "p" / "labels.ome.zarr")
+    text = fine("data", "info", tmp_path / "p" / "labels.ome.zarr")
+    assert "4 x 64 x 64 (z, y, x)" in text and "50 x 10 x 10 nm" in text
+    assert "holds a data.yaml" in refused("data", "info", tmp_path / "p")
+    said = fine("data", "convert", tmp_path / "p" / "image.ome.zarr", tmp_path / "image.tif", "--dry-run")
+    assert "would copy" in said and not (tmp_path / "image.tif").exists()
+    said = fine("data", "phantom", tmp_path / "q", "--dry-run")
+    assert "would write" in said and not (tmp_path / "q").exists()
     fine("data", "convert", tmp_path / "p" / "image.ome.zarr", tmp_path / "image.tif")
     box = tuple(slice(0, n) for n in (4, 64, 64))
     np.testing.assert_array_equal(
@@ -128,6 +138,8 @@ def test_one_network_from_training_to_segmentation(tmp_path, data_file, data_set
     (tmp_path / "settings.yaml").write_text("validate_every: 10\ncheckpoint_every: 10\nwindows: {batch_size: 2}\n")
     net = tmp_path / "net"
     options = ["--data", data_file, "--steps", 20, "--settings", tmp_path / "settings.yaml", *SMALL]
+    assert "would train" in fine("train", net, *options, "--dry-run")
+    assert not net.exists()
     assert "best adjusted Rand score" in fine("train", net, *options)
     fine("train", net, *options)  # the same again is done already
     assert "is not this network" in refused("train", net, *options, "--seed", 1)
@@ -160,14 +172,20 @@ def test_a_study_from_init_to_report(tmp_path, data_file, data_settings):
     options = ["--data", data_file, "--steps", 4, "--batch-size", 2, "--settings", tmp_path / "settings.yaml"]
     options += ["--space", tmp_path / "space.yaml", "--window", 32, "--no-baseline"]
     assert "is a study of 2 networks" in fine("search", "init", study, *options, "--trials", 2)
-    assert "made by other settings" in refused("search", "init", study, *options, "--trials", 2, "--seed", 9)
+    line = refused("search", "init", study, *options, "--trials", 2, "--seed", 9)
+    assert "made by other settings: `seed` is 0 there and 9 here" in line
+    assert "has no ensemble yet" in refused("evaluate", study, "--data", data_file)
+    assert "holds a study.yaml" in refused("data", "info", study)
     assert "0 of 2 networks drawn" in fine("search", "status", study)
     assert "finished 2 trials" in fine("search", "worker", study)
     assert (study / "leaderboard.csv").exists()
     text = fine("search", "run", study, "--trials", 3, "--segment", data_settings["image"])
     assert "together" in text and "report.html" in text
     assert open_volume(study / "segmentation.ome.zarr").shape == (6, 64, 64)
-    fine("search", "run", study, "--segment", data_settings["image"])  # the same again
+    text = fine("search", "run", study, "--segment", data_settings["image"], "--steps", 4, "--no-baseline")  # again
+    assert "adjusted Rand score" in text
+    assert "was made with 4 steps" in refused("search", "run", study, "--steps", 5)
+    assert "needs --data" in refused("search", "run", tmp_path / "new", "--window", 32)
     assert "is of another volume" in refused("search", "run", study, "--segment", data_settings["labels"])
     assert "no file or folder" in refused("search", "run", study, "--segment", tmp_path / "none.tif")
     write_yaml(tmp_path / "other.yaml", {**data_settings, "validation": {"z": [5, 6]}})

@@ -7,8 +7,9 @@ import pytest
 
 import genenet as gn
 from genenet.augment import Augmentation
-from genenet.dataset import UNLABELLED, Dataset, in_memory, resolve_data
+from genenet.dataset import Dataset, in_memory, resolve_data
 from genenet.folder import write_yaml
+from genenet.label_table import UNLABELLED, LabelTable
 from genenet.normalization import Normalization, fit_normalization
 from genenet.plan import WindowShape
 from genenet.settings import WindowSettings
@@ -81,7 +82,13 @@ def test_any_integers_become_class_indices(dtype, data_settings):
         ({"images": "x.tif"}, "unknown key `images`"),
         ({"classes": [{"value": 0, "name": "a", "colour": "#000000"}] * 2}, "unknown key `classes.0.colour`"),
         ({"classes": [{"value": 0, "name": "only"}]}, "`classes`"),
-        ({"classes": [{"value": 0, "name": "a"}, {"value": 0, "name": "b"}]}, "two classes have the same value"),
+        ({"classes": [{"value": 0, "name": "a"}, {"value": 0, "name": "b"}]}, "label value 0 is of class 'a' and of"),
+        ({"classes": [{"value": 0, "name": "a"}, {"value": 1, "name": "b", "also": [0]}]}, "label value 0 is of"),
+        ({"classes": [{"value": 0, "name": "a"}, {"value": 1, "name": "b", "also": 2}]}, "`classes.1.also`"),
+        (
+            {"classes": [{"value": v, "name": str(v), "also": "others"} for v in (0, 1)]},
+            "two classes have `also: others`",
+        ),
         (
             {"classes": [{"value": 0, "name": "a", "color": "red"}, {"value": 1, "name": "b"}]},
             "a class color must look",
@@ -150,6 +157,23 @@ def test_normalization_is_that_of_the_training_part():
     np.testing.assert_allclose(values.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(values.std((0, 1, 2)), 1, atol=1e-5)
     assert Normalization.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_a_class_may_have_several_label_values(dtype):
+    labels = np.array([0, 3, 9, 255, 100], dtype)
+    table = LabelTable({0: 0, 1: 1, 3: 1, 255: UNLABELLED}, others=2)
+    assert table.to_indices(labels, "labels").tolist() == [0, 1, 2, UNLABELLED, 2]
+    with pytest.raises(gn.InputError, match="no class has: 9, 100; .*`others` for all that remain"):
+        LabelTable({0: 0, 3: 1, 255: UNLABELLED}).to_indices(labels, "labels")
+
+
+def test_instances_are_one_class_by_also_others(data_settings):
+    labels = np.load(data_settings["labels"]).astype(np.int32)
+    np.save(data_settings["labels"], np.where(labels > 0, labels + np.arange(labels.size).reshape(labels.shape), 0))
+    classes = [{"value": 0, "name": "background"}, {"value": 1, "name": "cell", "also": "others"}]
+    part = Dataset.open({**data_settings, "classes": classes}).training[0]
+    np.testing.assert_array_equal(part.read_labels((0, 0, 0), part.shape), labels[part.box] > 0)
 
 
 def test_large_volumes_stay_on_disk(data_settings):

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 import genenet as gn
-from genenet.dataset import UNLABELLED, Dataset
+from genenet.dataset import Dataset
 from genenet.ensemble import CurvePoint, Ensemble
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json, write_text
+from genenet.label_table import UNLABELLED
 from genenet.network import save_network
 from search.report import slices, write_report
 from search.report.drawing import ScoreAxis

@@ -240,6 +240,10 @@ def test_the_curve_is_that_of_the_n_best(networks, data_settings, tmp_path):
     again = Ensemble.open(tmp_path / "ensemble")
     assert again.identity == chosen.identity
     assert again.curve == chosen.curve
+    assert str(tmp_path) not in (tmp_path / "ensemble" / "curve.csv").read_text()
+    assert again.is_selected_from(networks)
+    assert not again.is_selected_from(networks[:2])
+    assert "validation adjusted Rand score" in again.summary()
     assert gn.evaluate(tmp_path / "ensemble", data).adjusted_rand == pytest.approx(best.adjusted_rand, abs=0.02)
 
 

@@ -1,11 +1,12 @@
 """`genenet data`: look at volumes, convert them, make them, fetch them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from genenet.cli.output import progress, say, say_json
+from genenet.wording import plural
 
 app = typer.Typer(
     help="Look at volumes, convert them, make a synthetic one, download a public one.", no_args_is_help=True
@@ -13,6 +14,7 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 VoxelSize = Annotated[
     tuple[float, float, float] | None, typer.Option("--voxel-size", help="z y x in nanometres.", metavar="Z Y X")
 ]
@@ -27,17 +29,46 @@ def info(
 ) -> None:
     """Say what is in a file: shape, type, voxel size, range, label values."""
     from genenet.convert import describe
+    from genenet.errors import InputError
     from genenet.volume import open_volume
 
     if path.endswith((".yaml", ".yml")):
         _dataset_info(path, as_json)
         return
+    for mark, verb in (("study.yaml", "search status"), ("blueprint.json", "tree"), ("data.yaml", "data info")):
+        if (Path(path) / mark).exists():
+            inside = str(Path(path) / mark) if verb == "data info" else path
+            raise InputError(f"{path} is no volume: it holds a {mark}; `genenet {verb} {inside}` says what that is")
     found = describe(open_volume(path))
     if as_json:
         say_json(found)
         return
-    for key, value in found.items():
+    for key, value in _as_lines(found).items():
         say(f"{key:15} {value}")
+
+
+def _as_lines(found: dict[str, Any]) -> dict[str, str]:
+    """What `describe` found, for people."""
+    size, depth = found["voxel_size_nm"], found["shape"][0]
+    read = found["n_slices_read"]
+    lines = {
+        "name": found["name"],
+        "shape": " x ".join(f"{n:,}" for n in found["shape"])
+        + (" (z, y, x)" if len(found["shape"]) == 3 else " (z, y, x, channels)"),
+        "type": found["dtype"],
+        "voxel size": f"{' x '.join(f'{s:g}' for s in size)} nm (z, y, x)" if size else "unknown",
+        "values": "none but NaN"
+        if found["min"] is None
+        else f"{found['min']:g} to {found['max']:g}, mean {found['mean']:.4g}",
+    }
+    if found["n_nan"]:
+        lines["NaN"] = plural(found["n_nan"], "voxel")
+    if found["counts"]:
+        total = sum(found["counts"].values())
+        lines["shares"] = ", ".join(f"{value}: {count / total:.2%}" for value, count in found["counts"].items())
+    if read < depth:
+        lines["looked at"] = f"{plural(read, 'slice')} of {depth:,}"
+    return lines
 
 
 def _dataset_info(path: str, as_json: bool) -> None:
@@ -75,10 +106,19 @@ def convert(
     target: Annotated[str, typer.Argument(help=".ome.zarr, .tif, .h5:/path or .npy, by suffix.")],
     voxel_size: VoxelSize = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Copy a volume into another format, piece by piece."""
     from genenet.convert import convert as copy
+    from genenet.formats import place
+    from genenet.volume import open_volume
 
+    if dry_run:
+        volume = open_volume(source)
+        place.check_free(target, overwrite=overwrite)
+        replaced = ", which is replaced" if place.target(target).path.exists() else ""
+        say(f"would copy {source} {volume.shape} {volume.dtype} to {target}{replaced}")
+        return
     with progress("converting") as shown:
         copy(source, target, voxel_size_nm=voxel_size, overwrite=overwrite, progress=shown)
     say(f"wrote {target}")
@@ -90,10 +130,15 @@ def phantom(
     shape: Annotated[tuple[int, int, int], typer.Option(help="Voxels z y x.", metavar="Z Y X")] = (50, 800, 800),
     seed: Annotated[int, typer.Option(help="The same seed gives the same volume.")] = 0,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make a synthetic platelet-like volume with labels and a data.yaml."""
     from genenet.phantom_files import write_phantom
 
+    if dry_run:
+        replaced = ", in place of those there" if overwrite and folder.exists() else ""
+        say(f"would write image, labels and data.yaml of {shape} voxels into {folder}{replaced}")
+        return
     path = write_phantom(folder, shape, seed=seed, overwrite=overwrite)
     say(f"wrote {path}")
 

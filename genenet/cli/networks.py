@@ -6,10 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from genenet.cli.output import progress, say, say_json, table
+from genenet.wording import plural
 
 DataFile = Annotated[Path, typer.Option("--data", help="The data.yaml.")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Settings = Annotated[Path | None, typer.Option("--settings", help="A YAML file of training settings.")]
 
@@ -37,7 +39,9 @@ def train(
     output: Annotated[Path, typer.Argument(help="The folder of the network.")],
     data: DataFile,
     blueprint: Annotated[Path | None, typer.Option(help="A blueprint.json; an encoder-decoder if left out.")] = None,
-    set_values: Annotated[list[str] | None, typer.Option("--set", help="Change a root value, name=value.")] = None,
+    set_values: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value: name=value, or path/name=value.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after this training time.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
@@ -45,9 +49,10 @@ def train(
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of weights, windows and augmentation.")] = 0,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train one network; started again after a kill, it continues."""
-    from genenet.cli.tree import open_blueprint, read_values
+    from genenet.cli.tree import open_blueprint, set_all
     from genenet.dataset import Dataset
     from genenet.device import import_keras
     from genenet.folder import remove
@@ -56,7 +61,15 @@ def train(
     chosen = training_settings(settings, steps=steps, seconds=seconds, batch_size=batch_size, precision=precision)
     opened = Dataset.open(data)
     net = open_blueprint(blueprint) if blueprint else EncoderDecoder(opened.n_classes, opened.n_channels)
-    net.set(**read_values(set_values or []))
+    set_all(net, set_values or [])
+    if dry_run:
+        state = "continued" if not overwrite else "replaced"
+        say(
+            f"would train {plural(net.n_parameters, 'parameter')} into {output}"
+            + (f", which is {state}" if output.exists() else "")
+        )
+        say(f"{chosen.steps:,} steps of {plural(chosen.windows.batch_size, 'window')} {net.window_shape().input}")
+        return
     import_keras()
     from genenet.train import Record, train_network
 
@@ -109,7 +122,7 @@ def evaluate(
 
 def ensemble(
     study: Annotated[Path, typer.Argument(help="The study whose networks are candidates.")],
-    max_members: Annotated[int, typer.Option(help="The largest ensemble tried.")] = 15,
+    max_members: Annotated[int, typer.Option(help="The largest ensemble tried.", min=1)] = 15,
     vote: Annotated[bool, typer.Option("--vote", help="Majority vote instead of mean probabilities.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -132,7 +145,7 @@ def ensemble(
         say_json({"n_members": len(chosen.members), "curve": rows})
         return
     say(table(rows, {"n": "d", "alone": ".4f", "adjusted_rand": ".4f", "mean_iou": ".4f"}))
-    say(f"the best {len(chosen.members)} together; wrote {opened.folder / 'ensemble'}")
+    say(f"{chosen.summary()}; wrote {opened.folder / 'ensemble'}")
 
 
 def segment(
@@ -143,13 +156,14 @@ def segment(
     precision: Precision = "auto",
     block: Annotated[int | None, typer.Option(help="The largest block, in megavoxels.")] = None,
     overwrite: Overwrite = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Segment a volume of any size; started again after a kill, it does only what is missing."""
     from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.evaluation import open_members
+    from genenet.formats import place
     from genenet.volume import open_volume
 
     import_keras()
@@ -158,8 +172,10 @@ def segment(
         raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
     volume = open_volume(image)
     if dry_run:
+        place.check_free(output, overwrite=overwrite)
         names = ", ".join(str(member.folder) for member in members.members)
-        say(f"would segment {image} {volume.shape} with {names} into {output}")
+        replaced = ", which is replaced" if overwrite and output.exists() else ""
+        say(f"would segment {image} {volume.shape} with {names} into {output}{replaced}")
         return
     options = {} if block is None else {"max_voxels": block * 2**20}
     with progress("segmenting") as shown:

@@ -8,12 +8,15 @@ import typer
 
 from genenet.cli.networks import Settings, training_settings
 from genenet.cli.output import progress, say, say_json, table
+from genenet.wording import plural
 
 app = typer.Typer(help="Search architectures: a study is a folder.", no_args_is_help=True)
 
 StudyFolder = Annotated[Path, typer.Argument(help="The study's folder.")]
 # What `run --segment` writes into the study's folder, and what it is made of.
 SEGMENTATION, SEGMENTED = "segmentation.ome.zarr", "segmentation.json"
+
+DEFAULT_TRIALS = 20
 
 COLUMNS = {
     "trial": "d",
@@ -35,7 +38,7 @@ def init(
     study: StudyFolder,
     data: Annotated[Path, typer.Option("--data", help="The data.yaml.")],
     space: Annotated[Path | None, typer.Option(help="A YAML file of ranges; a default space if left out.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Networks to draw; the baseline comes on top.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Networks to draw; the baseline comes on top.")] = DEFAULT_TRIALS,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per network.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Training time per network.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
@@ -71,7 +74,7 @@ def init(
         limits=Limits(max_parameters, max_memory_gb),
         baseline=baseline,
     )
-    say(f"{made.folder} is a study of {made.n_trials} networks; `genenet search run {study}` works on it")
+    say(f"{made.folder} is a study of {plural(made.n_trials, 'network')}; `genenet search run {study}` works on it")
 
 
 @app.command()
@@ -80,6 +83,11 @@ def run(
     trials: Annotated[int | None, typer.Option(help="A larger budget.")] = None,
     workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
     data: Annotated[Path | None, typer.Option("--data", help="Make the study first, with defaults.")] = None,
+    steps: Annotated[int | None, typer.Option(help="With --data: optimizer steps per network.")] = None,
+    window: Annotated[int | None, typer.Option(help="With --data: side of the windows, in voxels.")] = None,
+    baseline: Annotated[
+        bool | None, typer.Option("--baseline/--no-baseline", help="With --data: train the original U-Net too.")
+    ] = None,
     segment: Annotated[str | None, typer.Option(help="Then segment this volume into the study's folder.")] = None,
 ) -> None:
     """Work until the budget is done, choose the ensemble, write the report; again after a kill, it continues."""
@@ -90,8 +98,13 @@ def run(
         import_keras()
     if segment is not None:
         refuse_other_segmentation(study, segment)
-    if data is not None and not (study / "study.yaml").exists():
-        init(study, data, trials=trials or 20)
+    asked = {"steps": steps, "window": window, "baseline": baseline}
+    made = {name: value for name, value in asked.items() if value is not None}
+    exists = (study / "study.yaml").exists()
+    if data is not None and not exists:
+        init(study, data, trials=trials or DEFAULT_TRIALS, **made)
+    elif made:
+        refuse_new_settings(study, made, exists=exists)
     opened = Study.open(study)
     if data is not None:
         opened.refuse_other_data(data)
@@ -103,6 +116,25 @@ def run(
     )
     if opened.networks():
         finish(opened, segment)
+
+
+def refuse_new_settings(study: Path, asked: dict[str, Any], *, exists: bool) -> None:
+    """What a study is made of cannot be changed by a later run; the same again is fine."""
+    from genenet.errors import InputError
+    from search.study import Study
+
+    names = ", ".join(f"--{name if value is not False else f'no-{name}'}" for name, value in asked.items())
+    if not exists:
+        raise InputError(f"{names} makes a new study, which needs --data")
+    opened = Study.open(study)
+    there = {
+        "steps": opened.training.steps,
+        "window": opened.space.base.window_size,
+        "baseline": opened.settings["baseline"] is not None,
+    }
+    if any(there[name] != value for name, value in asked.items()):
+        has = f"{there['steps']} steps, windows of {there['window']}, {'a' if there['baseline'] else 'no'} baseline"
+        raise InputError(f"{study} was made with {has}; leave out {names}, or choose another folder for a new study")
 
 
 def refuse_other_segmentation(study: Path, image: str) -> None:
@@ -119,15 +151,17 @@ def refuse_other_segmentation(study: Path, image: str) -> None:
 
 def finish(opened: Any, image: str | None) -> None:
     """Choose the ensemble, segment a volume with it, write the report."""
-    from genenet.ensemble import Ensemble
+    from genenet.ensemble import MEMBERS, Ensemble
     from genenet.folder import read_json, write_json
     from search.report import write_report
 
-    with progress("selecting members") as shown:
-        chosen = Ensemble.select(opened.networks(), opened.data, progress=shown)
-    chosen.save(opened.folder / "ensemble")
-    best = max(point.adjusted_rand for point in chosen.curve)
-    say(f"the best {len(chosen.members)} together: adjusted Rand score {best:.4f}")
+    networks, folder = opened.networks(), opened.folder / "ensemble"
+    chosen = Ensemble.open(folder) if (folder / MEMBERS).exists() else None
+    if chosen is None or not chosen.is_selected_from(networks):
+        with progress("selecting members") as shown:
+            chosen = Ensemble.select(networks, opened.data, progress=shown)
+        chosen.save(folder)
+    say(chosen.summary())
     if image is not None:
         output, note = opened.folder / SEGMENTATION, opened.folder / SEGMENTED
         made_of = {"image": str(Path(image).absolute()), "ensemble": chosen.identity}
@@ -172,7 +206,7 @@ def status(
         else:
             say(table(rows, COLUMNS))
             listed = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-            say(f"\n{opened.n_drawn()} of {opened.n_trials} networks drawn; {listed or 'nothing yet'}")
+            say(f"\n{opened.n_drawn()} of {plural(opened.n_trials, 'network')} drawn; {listed or 'nothing yet'}")
         if watch is None:
             return
         time.sleep(watch)

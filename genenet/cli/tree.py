@@ -1,11 +1,15 @@
 """`genenet tree`: print a blueprint."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from genenet.cli.output import say, say_json
+
+if TYPE_CHECKING:
+    from genenet.genes import EncoderDecoder
 
 
 def register(app: typer.Typer) -> None:
@@ -13,7 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command()(tree)
 
 
-def open_blueprint(path: Path | str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def open_blueprint(path: Path | str) -> "EncoderDecoder":
     """A gene tree from a blueprint file, or from the folder of a network or a trial."""
     from genenet.folder import read_json
     from genenet.genes import from_dict
@@ -22,22 +26,30 @@ def open_blueprint(path: Path | str):  # type: ignore[no-untyped-def]  # noqa: A
     return from_dict(read_json(path / "blueprint.json" if path.is_dir() else path))
 
 
-def read_values(entries: list[str]) -> dict[str, object]:
-    """`n_scales=3` and the like as hyperparameter values."""
-    import json
+def set_all(net: "EncoderDecoder", entries: list[str]) -> None:
+    """Apply `n_scales=3`, `decode/n_features=24` and the like to a gene tree, the root's first.
 
+    Raises:
+        InputError: No `=`, no such gene or hyperparameter, or a value out of bounds.
+    """
     from genenet.errors import InputError
 
-    values = {}
+    values: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        name, equals, text = entry.partition("=")
+        where, equals, text = entry.partition("=")
+        path, _, name = where.rpartition("/")
         if not equals:
-            raise InputError(f"write hyperparameters as name=value, but got {entry!r}")
+            raise InputError(f"write hyperparameters as name=value or path/name=value, but got {entry!r}")
         try:
-            values[name] = json.loads(text)
+            values.setdefault(path, {})[name] = json.loads(text)
         except ValueError:
-            values[name] = text
-    return values
+            values[path][name] = text
+    for path in sorted(values):
+        try:
+            gene = net[path] if path else net
+        except KeyError as error:
+            raise InputError(f"{error.args[0]}; so `--set {path}/...` cannot be done") from None
+        gene.set(**values[path])
 
 
 def tree(
@@ -45,7 +57,7 @@ def tree(
         Path | None, typer.Argument(help="A blueprint.json, or the folder of a network or trial; the original U-Net.")
     ] = None,
     set_values: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a root value, name=value; may be repeated.")
+        list[str] | None, typer.Option("--set", help="Change a value: name=value, or path/name=value. May be repeated.")
     ] = None,
     n_classes: Annotated[int, typer.Option("--classes", help="Of the original U-Net.")] = 2,
     short: Annotated[bool, typer.Option("--short", help="Only values that differ from the root's.")] = False,
@@ -59,7 +71,7 @@ def tree(
     from genenet.genes import UNet
 
     net = open_blueprint(blueprint) if blueprint is not None else UNet(n_classes=n_classes)
-    net.set(**read_values(set_values or []))
+    set_all(net, set_values or [])
     if output is not None:
         if output.exists() and not overwrite:
             raise InputError(f"{output} exists; choose another name, or ask to overwrite it (--overwrite)")

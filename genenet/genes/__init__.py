@@ -5,6 +5,7 @@ from typing import Any
 from genenet.errors import InputError
 from genenet.gene import Root
 from genenet.genes.encoder_decoder import EncoderDecoder, UNet
+from genenet.wording import known_instead
 
 ROOTS: dict[str, type[EncoderDecoder]] = {"EncoderDecoder": EncoderDecoder, "UNet": UNet}
 
@@ -37,7 +38,7 @@ def from_dict(blueprint: dict[str, Any]) -> EncoderDecoder:
 
 def _delta(root: Root, path: str, name: str, delta: Any) -> float:
     if name not in root.vocabulary:
-        raise InputError(f"{path} knows no hyperparameter `{name}`; known are {', '.join(sorted(root.vocabulary))}")
+        raise InputError(f"{path} knows no hyperparameter `{name}`; {known_instead(name, root.vocabulary)}")
     try:
         return root.vocabulary[name].delta(delta)
     except InputError as error:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genenet.folder import write_text
+from genenet.wording import plural
 from search.report import sections
 from search.report.html import Markup, element, join, page
 from search.report.results import Results, read_results
 from search.report.settings import settings
-from search.report.text import duration, plural, progress, score, summary
+from search.report.text import duration, progress, score, summary
 from search.study import Study
 
 logger = logging.getLogger(__name__)

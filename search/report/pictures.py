@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from genenet.classes import SegmentationClass
-from genenet.dataset import UNLABELLED
+from genenet.label_table import UNLABELLED
 from genenet.metrics import contingency, scores
 from search.report.html import Markup, data_address, element, figure, join, row, table
 from search.report.slices import Comparison, Example

@@ -1,11 +1,12 @@
 """The report's sections of charts and of the table: what stands in each, and what to say while it is missing."""
 
+from genenet.wording import plural
 from search.report.drawing import PHONE, PHONE_TALL, chart
 from search.report.figures import draw_curve, draw_dependence, draw_importance, draw_scores, draw_sizes, score_axis
 from search.report.html import Markup, element, figure, join, row, table
 from search.report.importance import measure_importance
 from search.report.results import Chosen, Finished, Results
-from search.report.text import above_baseline, command, duration, listed, parameters, plural, score
+from search.report.text import above_baseline, command, duration, listed, parameters, score
 from search.study import Study
 
 N_IN_TABLE = 10

@@ -7,9 +7,10 @@ from typing import Any
 
 import genenet
 from genenet.errors import InputError
+from genenet.wording import plural
 from search.report.html import Markup, element, join, row, table
 from search.report.results import Results
-from search.report.text import duration, listed, plural
+from search.report.text import duration, listed
 from search.space import Choice, Limits, Range, Space
 from search.study import Study
 

@@ -8,15 +8,16 @@ import numpy as np
 
 from genenet.blocks import MeanPredictor, score_part
 from genenet.blocks import predict_part as predict_blocks
-from genenet.dataset import UNLABELLED, Dataset, Part
+from genenet.dataset import Dataset, Part
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
+from genenet.label_table import UNLABELLED
 from genenet.metrics import Scores, contingency, scores
 from genenet.network import Network
 from genenet.plan import Plan
 from genenet.tiling import fit_core
+from genenet.wording import plural
 from search.report.results import Finished, Results
-from search.report.text import plural
 
 # Sides that a crop may have, in voxels; the first at which the predictions cost no more than this many multiply-adds,
 # some ten seconds on two cores.

@@ -3,6 +3,7 @@
 import math
 import shlex
 
+from genenet.wording import plural
 from search.report.results import Results
 
 
@@ -44,15 +45,6 @@ def duration(seconds: float | None) -> str:
 def _units(count: int, size: int, large: str, small: str) -> list[str]:
     whole, rest = divmod(count, size)
     return [f"{number} {unit}" for number, unit in ((whole, large), (rest, small)) if number]
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun.
-
-    >>> plural(1, "network"), plural(4, "network")
-    ('1 network', '4 networks')
-    """
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def listed(words: list[str]) -> str:
