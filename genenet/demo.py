@@ -13,7 +13,7 @@ from genenet.folder import write_json
 from genenet.volume import open_volume
 
 
-def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0) -> Iterator[str]:
+def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 280, seed: int = 0) -> Iterator[str]:
     """Go through the whole workflow, giving a line for people at every stage; run again, it continues.
 
     Args:
@@ -44,10 +44,10 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
         write_phantom(unseen.parent, (8, 320, 320), seed=seed + 1, overwrite=True)
     yield f"2/5 searching: {n_trials} random networks and a U-Net, {steps} steps each"
     space = Space(
-        EncoderDecoder(n_classes=7, window_size=128),
+        EncoderDecoder(n_classes=7, normalization="batch", window_size=96),
         {
-            "n_scales": Range(1, 3),
-            "n_features": Levels(Range(8, 16), Range(-2, 4)),
+            "n_scales": Range(2, 3),
+            "n_features": Levels(Range(8, 14), Range(-2, 2)),
             "n_convs": Levels(Range(1, 2), None, Range(0, 1)),
             "pooling": Choice("max", "strided"),
             "upsampling": Choice("transposed", "resize"),
@@ -60,9 +60,12 @@ def run_demo(folder: Path, *, n_trials: int = 6, steps: int = 400, seed: int = 0
         data=data,
         n_trials=n_trials,
         seed=seed,
-        baseline=UNet(n_classes=7, n_features=8, n_scales=3, padding="same", window_size=128),
+        baseline=UNet(n_classes=7, n_features=8, n_scales=3, padding="same", window_size=96),
         training=TrainingSettings(
-            steps=steps, validate_every=max(1, steps // 4), checkpoint_every=steps, windows=WindowSettings(batch_size=6)
+            steps=steps,
+            validate_every=max(1, steps // 4),
+            checkpoint_every=steps,
+            windows=WindowSettings(batch_size=6, class_balance=0.35),
         ),
     )
     study.run()

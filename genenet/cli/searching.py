@@ -99,7 +99,7 @@ def run(
     if segment is not None:
         refuse_other_segmentation(study, segment)
     asked = {"steps": steps, "window": window, "baseline": baseline}
-    made = {name: value for name, value in asked.items() if value is not None}
+    made: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     exists = (study / "study.yaml").exists()
     if data is not None and not exists:
         init(study, data, trials=trials or DEFAULT_TRIALS, **made)
