@@ -245,5 +245,5 @@ def test_a_single_colour_picture_is_enough(small_net, quick, tmp_path):
     assert len(network.normalization.mean) == 3
     gn.Ensemble((network,)).segment(tmp_path / "picture.npy", tmp_path / "out.tif")
     assert gn.open_volume(tmp_path / "out.tif").shape == (1, 96, 64)
-    with pytest.raises(gn.InputError, match="has 1 channels, but the network was trained on 3"):
+    with pytest.raises(gn.InputError, match="has 1 channel, but the network was trained on 3"):
         gn.Ensemble((network,)).segment(tmp_path / "labels.npy", tmp_path / "other.tif")

@@ -40,10 +40,11 @@ def set_all(net: "EncoderDecoder", entries: list[str]) -> None:
         path, _, name = where.rpartition("/")
         if not equals:
             raise InputError(f"write hyperparameters as name=value or path/name=value, but got {entry!r}")
+        mine = values.setdefault(path, {})
         try:
-            values.setdefault(path, {})[name] = json.loads(text)
+            mine[name] = json.loads(text)
         except ValueError:
-            values[path][name] = text
+            mine[name] = text
     for path in sorted(values):
         try:
             gene = net[path] if path else net
