@@ -13,7 +13,7 @@ from genenet.folder import write_json
 from genenet.volume import open_volume
 
 
-def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 280, seed: int = 0) -> Iterator[str]:
+def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 300, seed: int = 0) -> Iterator[str]:
     """Go through the whole workflow, giving a line for people at every stage; run again, it continues.
 
     Args:
@@ -65,7 +65,7 @@ def run_demo(folder: Path, *, n_trials: int = 5, steps: int = 280, seed: int = 0
             steps=steps,
             validate_every=max(1, steps // 4),
             checkpoint_every=steps,
-            windows=WindowSettings(batch_size=6, class_balance=0.35),
+            windows=WindowSettings(batch_size=4, class_balance=0.35),
         ),
     )
     study.run()

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything goes.")] = Path("genenet-demo"),
     trials: Annotated[int, typer.Option(help="Networks to draw.")] = 5,
-    steps: Annotated[int, typer.Option(help="Optimizer steps per network.")] = 280,
+    steps: Annotated[int, typer.Option(help="Optimizer steps per network.")] = 300,
 ) -> None:
     """Make a phantom, search small networks, combine them, segment an unseen volume, write a report."""
     from genenet.demo import run_demo
