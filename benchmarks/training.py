@@ -49,7 +49,7 @@ def bare(run: _Training, n_steps: int) -> float:
     """
     ends: list[float] = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: ends.append(time.monotonic()))
-    images, targets, weights = run.windows.batch(0)
+    images, targets, weights, _ = run.windows.batch(0)
     arrays = [np.concatenate([array] * (n_steps + 1)) for array in (images, targets, weights)]
     run.trainer.fit(
         arrays[0],

@@ -11,7 +11,13 @@ __version__ = "0.1.0"
 _WHERE = {
     "EncoderDecoder": "genes",
     "UNet": "genes",
+    "UNet3D": "genes",
+    "ResidualUNet": "genes",
+    "DilatedNet": "genes",
+    "PyramidNet": "genes",
+    "Hybrid2D3D": "genes",
     "from_dict": "genes",
+    "register": "genes",
     "adjusted_rand_score": "metrics",
     "dice": "metrics",
     "mean_iou": "metrics",

@@ -11,6 +11,7 @@ from genenet.dataset import Part
 from genenet.label_table import UNLABELLED
 from genenet.metrics import Scores, contingency, scores
 from genenet.normalization import Normalization
+from genenet.operations import Convolution, SqueezeExcitation
 from genenet.operations import Normalization as NormalizationLayer
 from genenet.plan import Plan, WindowShape
 from genenet.tiling import Box, Fit, blocks, choose_core, fit_core
@@ -33,14 +34,15 @@ class BlockPredictor:
         model: From normalised images to probabilities.
         plan: Its layers, for the geometry of its windows.
         normalization: Of the images.
-        window: The training window. Networks with group normalization see windows of this size only, since their
-            answer depends on it; the others see whatever is fast.
+        window: The training window. Networks with group normalization or squeeze and excitation see windows of this
+            size only, since their answer depends on it; the others see whatever is fast.
     """
 
     model: "keras.Model"
     plan: Plan
     normalization: Normalization
     window: WindowShape
+    _by_shape: "dict[tuple[int, ...], keras.Model]" = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
     def stride(self) -> tuple[int, ...]:
@@ -51,7 +53,10 @@ class BlockPredictor:
     def depends_on_window(self) -> bool:
         """Whether statistics of the whole window enter the answer."""
         operations = [layer.operation for layer in self.plan.layers.values()]
-        return any(isinstance(o, NormalizationLayer) and o.kind == "group" for o in operations)
+        return any(
+            isinstance(o, SqueezeExcitation) or isinstance(o, NormalizationLayer) and o.kind == "group"
+            for o in operations
+        )
 
     def largest_core(self) -> tuple[int, ...] | None:
         """The core of a training window, `(z, y, x)`, where no other window may be used; else None."""
@@ -69,6 +74,22 @@ class BlockPredictor:
         first, zeros = tuple(core[:flat]), (0,) * flat
         return Fit(tuple(core), zeros + fit.lead, first + fit.input, zeros + fit.skip)
 
+    def _model_for(self, shape: tuple[int, ...]) -> "keras.Model":
+        """The model; one of its own for every shape where TensorFlow cannot change it.
+
+        TensorFlow makes dilated 3-D convolutions of others by moving voxels to the batch; traced for open sizes, it
+        does not pad them as it must ("padded_shape is not divisible by block_shape", seen with 2.21).
+        """
+        operations = [layer.operation for layer in self.plan.layers.values()]
+        if self.plan.n_dims == 2 or not any(isinstance(o, Convolution) and o.dilation > 1 for o in operations):
+            return self.model
+        if shape not in self._by_shape:
+            import keras
+
+            image = keras.Input(batch_shape=shape)
+            self._by_shape[shape] = keras.Model(image, self.model(image))
+        return self._by_shape[shape]
+
     def predict(self, images: np.ndarray, fit: Fit) -> np.ndarray:
         """Class probabilities of a core.
 
@@ -81,7 +102,8 @@ class BlockPredictor:
         """
         batch = self.normalization(images)
         batch = batch[None] if self.plan.n_dims == 3 else batch
-        answer = np.asarray(self.model.predict_on_batch(batch), np.float32)
+        answers = self._model_for(batch.shape).predict_on_batch(batch)
+        answer = np.asarray(answers[0] if isinstance(answers, list) else answers, np.float32)
         return (answer[0] if self.plan.n_dims == 3 else answer)[fit.keep]
 
 

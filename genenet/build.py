@@ -1,7 +1,7 @@
 """From a plan to a Keras model; only layers that come with Keras, so the model loads without genenet."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -35,13 +35,25 @@ def _convolution(o: op.Convolution, n_dims: int, seed: int, **common: Any) -> ke
     return _by_dims("Conv", n_dims)(
         o.features,
         o.kernel,
-        strides=o.stride,
         dilation_rate=tuple(o.dilation if side > 1 else 1 for side in o.kernel),
         padding="same" if o.same else "valid",
         use_bias=o.bias,
         **_weights(o.penalties, seed),
         **common,
     )
+
+
+def _depthwise(o: op.DepthwiseConvolution, n_dims: int, seed: int, **common: Any) -> keras.Layer:
+    if n_dims == 3:  # Keras has no DepthwiseConv3D
+        return _convolution(o, n_dims, seed, groups=o.features, **common)
+    weights = {name.replace("kernel", "depthwise"): value for name, value in _weights(o.penalties, seed).items()}
+    return keras.layers.DepthwiseConv2D(
+        o.kernel, dilation_rate=o.dilation, padding="same" if o.same else "valid", use_bias=o.bias, **weights, **common
+    )
+
+
+def _strided(o: op.StridedConvolution, n_dims: int, seed: int, **common: Any) -> keras.Layer:
+    return _by_dims("Conv", n_dims)(o.features, o.factor, strides=o.factor, **_weights(o.penalties, seed), **common)
 
 
 def _transposed(o: op.TransposedConvolution, n_dims: int, seed: int, **common: Any) -> keras.Layer:
@@ -71,12 +83,27 @@ def _activation(o: op.Activation, tensor: Any, *, name: str, dtype: str) -> Any:
     return keras.layers.Concatenate(name=name, dtype=dtype)(halves)
 
 
+def _squeeze_excitation(o: op.SqueezeExcitation, tensor: Any, n_dims: int, seed: int, *, name: str, dtype: str) -> Any:
+    n_channels = tensor.shape[-1]
+    means = _by_dims("GlobalAveragePooling", n_dims)(keepdims=True, name=f"{name}__means", dtype=dtype)(tensor)
+    sizes = (("hidden", o.hidden(n_channels), "relu"), ("factors", n_channels, "sigmoid"))
+    for part, features, function in sizes:
+        initializer = keras.initializers.GlorotUniform(seed=derived_seed(seed, part))
+        means = keras.layers.Dense(
+            features, function, kernel_initializer=initializer, name=f"{name}__{part}", dtype=dtype
+        )(means)
+    return keras.layers.Multiply(name=name, dtype=dtype)([tensor, means])
+
+
 def _build_layer(operation: op.Operation, inputs: list[Any], *, name: str, n_dims: int, dtype: str, seed: int) -> Any:
     common: dict[str, Any] = {"name": name, "dtype": dtype}
     seed = derived_seed(seed, name)
     make: dict[type[op.Operation], Callable[[Any], keras.Layer]] = {
+        op.DepthwiseConvolution: lambda o: _depthwise(o, n_dims, seed, **common),
         op.Convolution: lambda o: _convolution(o, n_dims, seed, **common),
         op.TransposedConvolution: lambda o: _transposed(o, n_dims, seed, **common),
+        op.StridedConvolution: lambda o: _strided(o, n_dims, seed, **common),
+        op.MeanPool: lambda o: _by_dims("AveragePooling", n_dims)(o.factor, **common),
         op.MaxPool: lambda o: _by_dims("MaxPooling", n_dims)(o.factor, **common),
         op.Repeat: lambda o: _by_dims("UpSampling", n_dims)(o.factor, **common),
         op.Crop: lambda o: _by_dims("Cropping", n_dims)(o.amount, **common),
@@ -84,27 +111,43 @@ def _build_layer(operation: op.Operation, inputs: list[Any], *, name: str, n_dim
         op.Dropout: lambda o: keras.layers.Dropout(o.rate, seed=seed, **common),
         op.Softmax: lambda o: keras.layers.Softmax(**common),
     }
-    if isinstance(operation, op.Concatenate):
-        return keras.layers.Concatenate(**common)(inputs)
+    several: dict[type[op.Operation], str] = {op.Concatenate: "Concatenate", op.Add: "Add", op.Multiply: "Multiply"}
+    if type(operation) in several:
+        return getattr(keras.layers, several[type(operation)])(**common)(inputs)
+    if isinstance(operation, op.SqueezeExcitation):
+        return _squeeze_excitation(operation, inputs[0], n_dims, seed, **common)
     if isinstance(operation, op.Activation):
         return _activation(operation, inputs[0], name=name, dtype=dtype)
     return make[type(operation)](operation)(inputs[0])
 
 
+class Built(NamedTuple):
+    """Two models that share their layers.
+
+    Attributes:
+        model: From images `(batch, *space, channels)` to class probabilities `(batch, *space, classes)`; a list of
+            these and of distances `(batch, *space, 1)` where there is a distance head.
+        trainer: To a list of what the losses compare, in the order of the plan's heads.
+    """
+
+    model: keras.Model
+    trainer: keras.Model
+
+
 def build_model(
     plan: Plan, shape: tuple[int | None, ...], *, name: str, precision: str = "float32", seed: int = 0
-) -> keras.Model:
+) -> Built:
     """Build a plan's layers.
 
     Args:
-        plan: What to build; its last two layers, the head, compute in float32.
+        plan: What to build; the heads compute in float32.
         shape: `(*space, channels)`; None for sizes that stay open.
         name: The model's name.
         precision: A Keras dtype policy.
         seed: Of the first weights and of dropout.
 
     Returns:
-        A functional model from images `(batch, *space, channels)` to probabilities `(batch, *space, classes)`.
+        The model to use and the model to train.
 
     Raises:
         InputError: A shape of the wrong length or channels, or one that does not fit.
@@ -118,11 +161,13 @@ def build_model(
         plan.sizes(space)  # type: ignore[arg-type]
     image = keras.Input(shape, name=IMAGE)
     tensors = {IMAGE: image}
-    head = plan.output.gene
+    heads = {plan.layers[head.scores].gene for head in plan.heads} | {plan.layers[h.answer].gene for h in plan.heads}
     for layer in list(plan.layers.values())[1:]:
-        dtype = "float32" if layer.gene == head else precision
+        dtype = "float32" if layer.gene in heads else precision
         inputs = [tensors[source] for source in layer.inputs]
         tensors[layer.name] = _build_layer(
             layer.operation, inputs, name=layer.name, n_dims=plan.n_dims, dtype=dtype, seed=seed
         )
-    return keras.Model(image, tensors[plan.output.name], name=name)
+    answers = [tensors[head.answer] for head in plan.heads if not head.auxiliary]
+    model = keras.Model(image, answers[0] if len(answers) == 1 else answers, name=name)
+    return Built(model, keras.Model(image, [tensors[head.scores] for head in plan.heads], name=f"{name}_training"))

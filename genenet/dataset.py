@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,14 +123,30 @@ class Part:
 
     def read_labels(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Read class indices, `shape`, uint8; voxels outside the box are UNLABELLED."""
+        return self._read_box(
+            start, shape, lambda labels: self.table.to_indices(labels, self.labels.name), UNLABELLED, np.uint8
+        )
+
+    def _read_box(
+        self,
+        start: Sequence[int],
+        shape: Sequence[int],
+        convert: Callable[[np.ndarray], np.ndarray],
+        outside: int,
+        dtype: type[np.integer],
+    ) -> np.ndarray:
         first = [max(s, 0) for s in start]
         end = [min(s + n, size) for s, n, size in zip(start, shape, self.shape, strict=True)]
-        result = np.full(tuple(shape), UNLABELLED, np.uint8)
+        result = np.full(tuple(shape), outside, dtype)
         if all(a < b for a, b in zip(first, end, strict=True)):
             box = tuple(slice(a + o, b + o) for a, b, o in zip(first, end, self.start, strict=True))
             inside = tuple(slice(a - s, b - s) for a, b, s in zip(first, end, start, strict=True))
-            result[inside] = self.table.to_indices(self.labels.read(box), self.labels.name)  # type: ignore[arg-type]
+            result[inside] = convert(self.labels.read(box))  # type: ignore[arg-type]
         return result
+
+    def read_objects(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Read the file's own label values, `shape`, int64; -1 for voxels outside the box."""
+        return self._read_box(start, shape, lambda labels: labels, -1, np.int64)
 
     def count(self, n_classes: int) -> np.ndarray:
         """Voxels per class, `(n_classes,)`, slice by slice."""

@@ -10,8 +10,8 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from genenet.errors import InputError
 from genenet.hyperparameters import Categorical, Hyperparameter
@@ -19,6 +19,11 @@ from genenet.wording import known_instead
 
 if TYPE_CHECKING:
     from genenet.plan import Plan
+
+T = TypeVar("T")
+
+Reads = tuple[Hyperparameter, ...]
+Kinds = tuple[type["Gene"], ...]
 
 Deltas = dict[str, dict[str, float]]
 
@@ -44,8 +49,8 @@ class Gene(abc.ABC):
         root: The root gene of its tree.
     """
 
-    reads: ClassVar[tuple[Hyperparameter, ...]] = ()
-    child_kinds: ClassVar[tuple[type["Gene"], ...]] = ()
+    reads: ClassVar[Reads] = ()
+    child_kinds: ClassVar[Kinds] = ()
 
     def __init__(self, name: str, parent: "Gene | None") -> None:
         self.name = name
@@ -69,8 +74,7 @@ class Gene(abc.ABC):
 
     def total(self, name: str) -> float:
         """The sum of this gene's delta and those of its ancestors."""
-        deltas = self.root.deltas
-        return sum(deltas[path].get(name, 0) for path in self.lineage if path in deltas)
+        return self.root.totals(self.lineage).get(name, 0)
 
     def parts(self, name: str) -> list[tuple[str, float]]:
         """Where a total comes from: `(path, delta)` from the root down, without zeros below the root."""
@@ -87,10 +91,11 @@ class Gene(abc.ABC):
         return self._declaration(name).value(self.total(name))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in vocabulary(type(self)):
+        declaration = vocabulary(type(self)).get(name)
+        if declaration is None:
             where = self.__dict__.get("path", "") or "the root"
             raise AttributeError(f"{type(self).__name__} at {where} has no attribute or hyperparameter {name!r}")
-        return self.value(name)
+        return declaration.value(self.total(name))
 
     def _declaration(self, name: str) -> Hyperparameter:
         try:
@@ -207,6 +212,7 @@ class Root(Gene):
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
+    default_deltas: ClassVar[Mapping[str, Mapping[str, float]]] = {}
 
     def __init__(self, n_classes: int, n_channels: int = 1, **values: Any) -> None:
         super().__init__("", None)
@@ -218,9 +224,11 @@ class Root(Gene):
         first: dict[str, float] = {}
         for name, declaration in self.vocabulary.items():
             first[name] = declaration.total(self.defaults.get(name, declaration.default))  # type: ignore[attr-defined]
-        self.deltas: Deltas = {"": first}
+        self.deltas: Deltas = {"": first, **{path: dict(entry) for path, entry in self.default_deltas.items()}}
         self._families: dict[str, list[Gene]] | None = None
         self._genes: dict[str, Gene] = {}
+        self._memory: dict[str, Any] = {}
+        self._totals: dict[str, Mapping[str, float]] = {}
         self.set(**values)
 
     @property
@@ -277,15 +285,37 @@ class Root(Gene):
         self._replace(after, before)
 
     def _replace(self, after: Deltas, before: Deltas) -> None:
-        self.deltas, self._families = after, None
+        self._replace_deltas(after)
         try:
             self._check_bounds("")
             for path in sorted(after, key=lambda path: path.count("/")):
                 if path and path in self.genes:
                     self._check_bounds(path)
         except BaseException:
-            self.deltas, self._families = before, None
+            self._replace_deltas(before)
             raise
+
+    def _replace_deltas(self, deltas: Deltas) -> None:
+        """What was worked out from the deltas before is forgotten."""
+        self.deltas, self._families, self._memory, self._totals = deltas, None, {}, {}
+
+    def remembered(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives, worked out once for the present values."""
+        if name not in self._memory:
+            self._memory[name] = make()
+        found: T = self._memory[name]
+        return found
+
+    def totals(self, lineage: tuple[str, ...]) -> Mapping[str, float]:
+        """The sums of the deltas on the way from the root to a gene, by name."""
+        path = lineage[-1]
+        if path not in self._totals:
+            above = self.totals(lineage[:-1]) if path else {}
+            own = self.deltas.get(path)
+            # A gene without deltas of its own shares its parent's.
+            sums = {**above, **{name: above.get(name, 0) + delta for name, delta in own.items()}} if own else above
+            self._totals[path] = sums
+        return self._totals[path]
 
     def _check_bounds(self, path: str) -> None:
         """Refuse totals out of bounds; without own deltas a gene has its parent's totals, so these suffice."""
@@ -301,6 +331,10 @@ class Root(Gene):
     def dormant(self) -> Deltas:
         """Deltas of genes that do not exist with the present values, by path."""
         return {path: dict(entry) for path, entry in self.deltas.items() if path not in self.genes}
+
+    def forget_below(self) -> None:
+        """Drop all deltas but the root's."""
+        self._replace_deltas({"": self.deltas[""]})
 
     def drop_dormant(self) -> None:
         """Forget the deltas of genes that do not exist with the present values."""
@@ -329,7 +363,7 @@ class Root(Gene):
         twin = copy.copy(self)
         twin.root = twin
         twin.deltas = {path: dict(entry) for path, entry in self.deltas.items()}
-        twin._families = None
+        twin._families, twin._memory, twin._totals = None, {}, {}
         return twin
 
     def __eq__(self, other: object) -> bool:

@@ -3,6 +3,11 @@
 import keras
 
 
+def squared_error() -> keras.losses.Loss:
+    """Mean squared error of distances `(batch, *space, 1)`; `sample_weight` `(batch, *space)` leaves voxels out."""
+    return keras.losses.MeanSquaredError(reduction="sum_over_batch_size")
+
+
 def cross_entropy() -> keras.losses.Loss:
     """Cross-entropy of class scores `(batch, *space, classes)` against indices `(batch, *space)`.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json, writing
-from genenet.genes import EncoderDecoder, from_dict
+from genenet.genes import NetworkRoot, from_dict
 from genenet.normalization import Normalization
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Network:
     """
 
     folder: Path
-    blueprint: EncoderDecoder
+    blueprint: NetworkRoot
     normalization: Normalization
     classes: tuple[SegmentationClass, ...]
     scores: dict[str, float]
@@ -95,7 +95,7 @@ class Network:
 def save_network(
     folder: Path,
     model: "keras.Model",
-    blueprint: EncoderDecoder,
+    blueprint: NetworkRoot,
     normalization: Normalization,
     classes: Sequence[SegmentationClass],
     scores: dict[str, float],

@@ -5,6 +5,7 @@ forward (how many elements come out), needs go backward (which elements of the i
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 Range = tuple[int, int]
@@ -20,6 +21,10 @@ class Operation:
 
     def n_parameters(self, inputs: Sequence[int]) -> int:
         """Trainable parameters."""
+        return 0
+
+    def n_multiply_adds(self, inputs: Sequence[int]) -> int:
+        """Multiply-adds per element of the output."""
         return 0
 
     def size(self, size: int, axis: int) -> int:
@@ -67,7 +72,6 @@ class Convolution(Operation):
         features: Channels out.
         kernel: Kernel sides, one per axis.
         dilation: Spacing of the kernel's taps, the same along every axis whose kernel is wider than 1.
-        stride: Step between outputs; with stride 2 the kernel is 2 and nothing is padded.
         same: Whether zeros are put around such that the size stays.
         bias: Whether there is one.
         penalties: On kernel and bias.
@@ -76,7 +80,6 @@ class Convolution(Operation):
     features: int
     kernel: tuple[int, ...]
     dilation: int = 1
-    stride: int = 1
     same: bool = False
     bias: bool = True
     penalties: Penalties = Penalties()
@@ -87,37 +90,46 @@ class Convolution(Operation):
 
     def n_parameters(self, inputs: Sequence[int]) -> int:
         """A kernel per pair of channels, and the biases."""
-        taps = 1
-        for side in self.kernel:
-            taps *= side
-        return self.features * (taps * inputs[0] + self.bias)
+        return self.features * (math.prod(self.kernel) * inputs[0] + self.bias)
+
+    def n_multiply_adds(self, inputs: Sequence[int]) -> int:
+        """One per kernel entry."""
+        return self.features * math.prod(self.kernel) * inputs[0]
 
     def _reach(self, axis: int) -> int:
         return self.dilation * (self.kernel[axis] - 1)
 
     def size(self, size: int, axis: int) -> int:
-        """As large as the input, or shorter by the kernel's reach; halved by stride 2."""
-        if self.stride > 1:
-            return size // self.stride if size % self.stride == 0 else -1
+        """As large as the input, or shorter by the kernel's reach."""
         return size if self.same else size - self._reach(axis)
 
     def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
         """Centred on the taps."""
-        if self.same and self.stride == 1:
-            return stride, offset
-        return stride * self.stride, offset + stride * self._reach(axis) / 2
+        return (stride, offset) if self.same else (stride, offset + stride * self._reach(axis) / 2)
 
     def needs(self, wanted: Range, axis: int) -> Range:
         """The taps of the first and of the last output."""
         reach = self._reach(axis)
-        before = reach // 2 if self.same and self.stride == 1 else 0
-        first, end = wanted
-        return first * self.stride - before, (end - 1) * self.stride + reach + 1 - before
+        before = reach // 2 if self.same else 0
+        return wanted[0] - before, wanted[1] + reach - before
 
 
 @dataclasses.dataclass(frozen=True)
-class MaxPool(Operation):
-    """The maximum over neighbours, `factor` along each axis; sizes must divide."""
+class DepthwiseConvolution(Convolution):
+    """A convolution of every channel with a kernel of its own; `features` is the number of channels."""
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """A kernel per channel, and the biases."""
+        return inputs[0] * (math.prod(self.kernel) + self.bias)
+
+    def n_multiply_adds(self, inputs: Sequence[int]) -> int:
+        """One per kernel entry."""
+        return inputs[0] * math.prod(self.kernel)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool(Operation):
+    """One element for `factor` neighbours along each axis; sizes must divide."""
 
     factor: tuple[int, ...]
 
@@ -132,6 +144,36 @@ class MaxPool(Operation):
     def needs(self, wanted: Range, axis: int) -> Range:
         """All neighbours."""
         return wanted[0] * self.factor[axis], wanted[1] * self.factor[axis]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(Pool):
+    """The maximum over neighbours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanPool(Pool):
+    """The mean over neighbours."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StridedConvolution(Pool):
+    """A convolution whose kernel and stride are `factor`: neighbours are weighed and added, not padded."""
+
+    features: int = 1
+    penalties: Penalties = Penalties()
+
+    def n_channels(self, inputs: Sequence[int]) -> int:
+        """One per feature."""
+        return self.features
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """A kernel per pair of channels, and the biases."""
+        return self.features * (math.prod(self.factor) * inputs[0] + 1)
+
+    def n_multiply_adds(self, inputs: Sequence[int]) -> int:
+        """One per kernel entry."""
+        return self.features * math.prod(self.factor) * inputs[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,10 +209,11 @@ class TransposedConvolution(Repeat):
 
     def n_parameters(self, inputs: Sequence[int]) -> int:
         """A patch per pair of channels, and the biases."""
-        taps = 1
-        for side in self.factor:
-            taps *= side
-        return self.features * (taps * inputs[0] + 1)
+        return self.features * (math.prod(self.factor) * inputs[0] + 1)
+
+    def n_multiply_adds(self, inputs: Sequence[int]) -> int:
+        """Every element of the output comes from one of the input."""
+        return self.features * inputs[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +242,36 @@ class Concatenate(Pointwise):
     def n_channels(self, inputs: Sequence[int]) -> int:
         """All of them."""
         return sum(inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Add(Pointwise):
+    """The sum of inputs with the same channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Multiply(Pointwise):
+    """The product of the first input, and of others with the same channels or one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SqueezeExcitation(Pointwise):
+    """Every channel times a factor worked out from the means of all channels over the window (Hu et al. 2018).
+
+    Attributes:
+        reduction: The hidden layer has this many times fewer channels, at least one.
+    """
+
+    reduction: int
+
+    def hidden(self, n_channels: int) -> int:
+        """Channels of the hidden layer."""
+        return max(1, n_channels // self.reduction)
+
+    def n_parameters(self, inputs: Sequence[int]) -> int:
+        """Two dense layers with biases."""
+        hidden = self.hidden(inputs[0])
+        return hidden * (inputs[0] + 1) + inputs[0] * (hidden + 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ without Keras: which windows fit, where the output lies in the input, how much c
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from genenet.errors import InputError
-from genenet.operations import Concatenate, Crop, Image, Operation
+from genenet.operations import Activation, Add, Concatenate, Convolution, Crop, Image, Multiply, Operation, Penalties
 
 IMAGE = "image"
 
@@ -58,12 +59,50 @@ class WindowShape:
         return tuple((i - o) // 2 for i, o in zip(self.input, self.output, strict=True))
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One input of a gene that merges several.
+
+    Attributes:
+        edge: The path of the edge gene that gives it.
+        layer: The layer it comes from.
+        merge: How it joins those before it: `concatenate`, `sum` or `gate`.
+        penalties: On the kernels that merging may need.
+    """
+
+    edge: str
+    layer: str
+    merge: str = "concatenate"
+    penalties: Penalties = Penalties()
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What a network is trained to give.
+
+    Attributes:
+        kind: `classes` or `distance`.
+        scores: The layer that the loss compares: class scores or distances.
+        answer: The layer that is used: class probabilities or distances.
+        weight: Of its loss.
+        auxiliary: Whether it helps training only.
+    """
+
+    kind: str
+    scores: str
+    answer: str
+    weight: float = 1.0
+    auxiliary: bool = False
+
+
 class Plan:
     """Layers in building order, for `n_dims` spatial axes.
 
     Attributes:
-        layers: By name, inputs before what reads them; the last one is the output.
+        layers: By name, inputs before what reads them.
         outputs: The name of the layer that a gene's output comes from, by the gene's path.
+        heads: What the network gives; the class probabilities that are used come first.
+        chain: Paths of the convolutions planned so far, in order.
     """
 
     def __init__(self, n_dims: int, n_channels: int) -> None:
@@ -71,11 +110,13 @@ class Plan:
         grid = ((1.0, 0.0),) * n_dims
         self.layers = {IMAGE: PlannedLayer(IMAGE, "", Image(n_channels), (), n_channels, grid)}
         self.outputs: dict[str, str] = {"": IMAGE}
+        self.heads: list[Output] = []
+        self.chain: list[str] = []
 
     @property
     def output(self) -> PlannedLayer:
-        """The last layer."""
-        return next(reversed(self.layers.values()))
+        """The layer that gives class probabilities."""
+        return self.layers[self.heads[0].answer]
 
     def add(self, operation: Operation, inputs: tuple[str, ...] | str, *, gene: str, part: str = "") -> str:
         """Plan a layer and make it the gene's output.
@@ -98,11 +139,38 @@ class Plan:
         self.outputs[gene] = name
         return name
 
-    def merge(self, sources: list[tuple[str, str]], *, gene: str) -> str:
-        """Put several inputs side by side, each cropped at its centre to where all of them lie.
+    def strides(self, name: str) -> tuple[float, ...]:
+        """The distance of a layer's elements per axis, in voxels of the image."""
+        return tuple(stride for stride, _ in self.layers[name].grid)
+
+    def align(self, sources: Sequence[Source], *, gene: str) -> list[str]:
+        """Crop inputs at their centres to where all of them lie; gives the layers' names.
+
+        Raises:
+            InputError: The inputs lie on grids that no crop can bring together.
+        """
+        grids = [self.layers[source.layer].grid for source in sources]
+        last = [max(grid[axis][1] for grid in grids) for axis in range(self.n_dims)]
+        names = []
+        for source, grid in zip(sources, grids, strict=True):
+            amounts = [(end - offset) / stride for end, (stride, offset) in zip(last, grid, strict=True)]
+            alike = all(mine[0] == first[0] for mine, first in zip(grid, grids[0], strict=True))
+            if not alike or any(amount != int(amount) for amount in amounts):
+                paths = " and ".join(each.edge for each in sources)
+                raise InputError(f"{gene} cannot merge {paths}: their voxels do not lie on one grid")
+            crop = Crop(tuple(int(amount) for amount in amounts))
+            names.append(self.add(crop, source.layer, gene=source.edge, part="crop") if any(amounts) else source.layer)
+        return names
+
+    def merge(self, sources: Sequence[Source], *, gene: str) -> str:
+        """Make one input of several: sums first, then gates, then all side by side.
+
+        Inputs are cropped at their centres to where all of them lie. What is summed is projected to the first input's
+        channels where it has others. A gated input is weighed voxel by voxel, by what it shows together with the first
+        (Oktay et al. 2018, attention U-Net).
 
         Args:
-            sources: Pairs of the edge gene's path and the layer it gives.
+            sources: In order; the first one's own `merge` does not matter.
             gene: The path of the gene that merges.
 
         Returns:
@@ -112,21 +180,50 @@ class Plan:
             InputError: The inputs lie on grids that no crop can bring together.
         """
         if len(sources) == 1:
-            return sources[0][1]
-        grids = [self.layers[name].grid for _, name in sources]
-        last = [max(grid[axis][1] for grid in grids) for axis in range(self.n_dims)]
-        names = []
-        for (edge, name), grid in zip(sources, grids, strict=True):
-            amounts = []
-            for axis in range(self.n_dims):
-                stride, offset = grid[axis]
-                amount = (last[axis] - offset) / stride
-                if stride != grids[0][axis][0] or amount != int(amount):
-                    paths = " and ".join(path for path, _ in sources)
-                    raise InputError(f"{gene} cannot merge {paths}: their voxels do not lie on one grid")
-                amounts.append(int(amount))
-            names.append(self.add(Crop(tuple(amounts)), name, gene=edge, part="crop") if any(amounts) else name)
-        return self.add(Concatenate(), tuple(names), gene=gene, part="merge")
+            return sources[0].layer
+        first, *names = self.align(sources, gene=gene)
+        rest = list(zip(sources[1:], names, strict=True))
+        added = [self._project(source, name, first) for source, name in rest if source.merge == "sum"]
+        if added:
+            first = self.add(Add(), (first, *added), gene=gene, part="sum")
+        beside = [
+            self._gate(source, name, first) if source.merge == "gate" else name
+            for source, name in rest
+            if source.merge != "sum"
+        ]
+        return self.add(Concatenate(), (first, *beside), gene=gene, part="merge") if beside else first
+
+    def _project(self, source: Source, name: str, first: str) -> str:
+        n_channels = self.layers[first].n_channels
+        if self.layers[name].n_channels == n_channels:
+            return name
+        projection = Convolution(n_channels, (1,) * self.n_dims, penalties=source.penalties)
+        return self.add(projection, name, gene=source.edge, part="project")
+
+    def _gate(self, source: Source, name: str, first: str) -> str:
+        gene, one = source.edge, (1,) * self.n_dims
+        hidden = max(1, self.layers[name].n_channels // 2)
+        looks = [
+            self.add(Convolution(hidden, one, bias=bias, penalties=source.penalties), of, gene=gene, part=part)
+            for of, part, bias in ((name, "gate_input", False), (first, "gate_signal", True))
+        ]
+        both = self.add(Add(), tuple(looks), gene=gene, part="gate_sum")
+        both = self.add(Activation("relu"), both, gene=gene, part="gate_relu")
+        scores = self.add(Convolution(1, one, penalties=source.penalties), both, gene=gene, part="gate_scores")
+        gate = self.add(Activation("sigmoid"), scores, gene=gene, part="gate")
+        return self.add(Multiply(), (name, gate), gene=gene, part="gated")
+
+    def check_all_read(self) -> None:
+        """Refuse a plan with a layer that nothing reads and that is no output.
+
+        Raises:
+            InputError: Names the gene.
+        """
+        read = {name for layer in self.layers.values() for name in layer.inputs}
+        read |= {name for head in self.heads for name in (head.answer, head.scores)}
+        for name, layer in self.layers.items():
+            if name not in read:
+                raise InputError(f"nothing reads {layer.gene or 'the image'}; remove it, or let an edge reach it")
 
     @property
     def n_parameters(self) -> int:
@@ -136,10 +233,14 @@ class Plan:
             layer.operation.n_parameters([channels[name] for name in layer.inputs]) for layer in self.layers.values()
         )
 
-    def n_activations(self, shape: tuple[int, ...]) -> int:
-        """Numbers in all layers' outputs for an input of a shape that fits, `(*space)`."""
+    def n_multiply_adds(self, shape: tuple[int, ...]) -> int:
+        """Multiply-adds of all layers for an input of a shape that fits, `(*space)`."""
         sizes = self.sizes(shape)
-        return sum(layer.n_channels * math.prod(sizes[name]) for name, layer in self.layers.items())
+        return sum(
+            layer.operation.n_multiply_adds([self.layers[source].n_channels for source in layer.inputs])
+            * math.prod(sizes[name])
+            for name, layer in self.layers.items()
+        )
 
     @property
     def total_stride(self) -> tuple[int, ...]:
@@ -216,25 +317,38 @@ class Plan:
         near = range(max(size - self.total_stride[axis], 1), size + self.total_stride[axis] + 1)
         return max((self._walk(n, axis)[1] for n in near), key=lambda gene: order[gene])
 
+    def needs(self, first: int, end: int, axis: int) -> dict[str, tuple[int, int]]:
+        """The range of every layer that a range of the outputs reads along an axis: first and one past the last.
+
+        Ranges may lie beyond a window on either side, where layers pad.
+        """
+        needs = {head.answer: (first, end) for head in self.heads if not head.auxiliary}
+        for name in reversed(self.layers):
+            if name not in needs:
+                continue
+            layer = self.layers[name]
+            low, high = layer.operation.needs(needs[name], axis)
+            for source in layer.inputs:
+                old = needs.get(source, (low, high))
+                needs[source] = min(old[0], low), max(old[1], high)
+        return needs
+
     def halo(self) -> tuple[tuple[int, int], ...]:
         """Context per axis: voxels that a core aligned to the total stride reads before and after itself.
 
         Worked backward from the first stride of output, so it is exact for cores that begin where a window's
-        output may begin: with less context the result changes, with more it does not.
+        output may begin: with less context the result changes, with more it does not. A layer that does not reach as
+        far as the image, because it was cropped, needs as much more.
         """
         halo = []
         for axis in range(self.n_dims):
             stride = self.total_stride[axis]
             start = int(self.output.grid[axis][1])
-            needs: dict[str, tuple[int, int]] = {self.output.name: (0, stride)}
-            for name in reversed(self.layers):
-                layer = self.layers[name]
-                if name not in needs:
-                    continue
-                first, end = layer.operation.needs(needs[name], axis)
-                for source in layer.inputs:
-                    old = needs.get(source, (first, end))
-                    needs[source] = min(old[0], first), max(old[1], end)
-            first, end = needs[IMAGE]
-            halo.append((start - first, end - stride - start))
+            before = after = 0.0
+            for name, (first, end) in self.needs(0, stride, axis).items():
+                step, offset = self.layers[name].grid[axis]
+                cut = offset - (step - 1) / 2  # voxels of the window that it does not cover, on either side
+                before = max(before, -first * step)
+                after = max(after, end * step + 2 * cut)
+            halo.append((int(before) + start, int(after) - stride - start))
         return tuple(halo)

@@ -16,13 +16,16 @@ def count_parameters(model: keras.Model) -> int:
 def with_policy(model: keras.Model, policy: str) -> keras.Model:
     """The same network computing in another precision; itself where nothing changes.
 
-    The head, the last convolution and its softmax, stays in float32: class scores need more than eight bits.
+    Heads, that is outputs, softmax and what it reads, stay in float32: class scores need more than eight bits.
 
     Args:
-        model: A functional model whose last layer is the softmax.
+        model: A functional model.
         policy: A Keras dtype policy.
     """
-    head = {layer.name for layer in model.layers[-2:]}
+    head = set(model.output_names)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Softmax):
+            head |= {layer.name, layer.input._keras_history.operation.name}
 
     def wanted(layer: keras.Layer) -> str:
         return "float32" if layer.name in head else policy

@@ -22,6 +22,8 @@ class WindowSettings:
         class_balance: 1 weighs classes by inverse frequency, 0 equally.
         weight_floor: The least class weight, relative to the rarest class.
         boundary_weight: The most that a voxel beside a boundary weighs more; 0 is off, the original code has 25.
+        distance_cap: Distance maps, where the blueprint asks for them, say how far a voxel lies from the border of its
+            object, up to so many voxels.
         augmentation: Random changes of each window.
     """
 
@@ -31,6 +33,7 @@ class WindowSettings:
     class_balance: float = 0.25
     weight_floor: float = 0.01
     boundary_weight: float = 0.0
+    distance_cap: float = 16.0
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -40,6 +43,7 @@ class WindowSettings:
             ("class_balance", 0, 2),
             ("weight_floor", 0, 1),
             ("boundary_weight", 0, 1000),
+            ("distance_cap", 1, 10_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:

@@ -13,17 +13,18 @@ import keras
 import numpy as np
 
 from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
+from genenet.build import build_model
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
 from genenet.errors import InputError
 from genenet.folder import partial_path, read_json, remove, write_json, write_text
-from genenet.genes import EncoderDecoder
+from genenet.genes import NetworkRoot
 from genenet.interrupts import interrupts_between_steps
-from genenet.losses import cross_entropy
+from genenet.losses import cross_entropy, squared_error
 from genenet.network import DESCRIPTION, Network, save_network
 from genenet.saving import get_variables, read_arrays, set_variables, write_arrays
 from genenet.settings import TrainingSettings
-from genenet.windows import TrainingWindows, prefetch
+from genenet.windows import Batch, TrainingWindows, prefetch
 
 CHECKPOINT = "checkpoint.json"
 
@@ -100,7 +101,7 @@ class _Training:
 
     def __init__(
         self,
-        blueprint: EncoderDecoder,
+        blueprint: NetworkRoot,
         data: Dataset,
         work: Path,
         settings: TrainingSettings,
@@ -111,24 +112,33 @@ class _Training:
         self.blueprint, self.data, self.work, self.settings, self.watch = blueprint, data, work, settings, watch
         self.normalization = data.normalization()
         window = blueprint.window_shape()
-        self.windows = TrainingWindows(data, window, self.normalization, settings.windows, seed=seed)
         policy = dtype_policy(settings.precision)
-        self.model = blueprint.build(precision=policy, seed=seed)
-        self.trainer = keras.Model(self.model.inputs, self.model.layers[-2].output)
+        plan = blueprint.plan_layers()
+        has_distances = any(head.kind == "distance" for head in plan.heads)
+        shape = (*[None] * plan.n_dims, blueprint.n_channels)
+        built = build_model(plan, shape, name=blueprint.kind.lower(), precision=policy, seed=seed)
+        self.model, self.trainer = built.model, built.trainer
+        self.heads = plan.heads
+        self.windows = TrainingWindows(
+            data, window, self.normalization, settings.windows, seed=seed, distances=has_distances
+        )
         self.first_rate = 10.0**blueprint.log10_learning_rate
         self.adam = optimizer = keras.optimizers.Adam(learning_rate_schedule(self.first_rate, settings))
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        self.trainer.compile(optimizer=optimizer, loss=cross_entropy())
-        optimizer.build(self.trainer.trainable_variables)
-        self.predictor = MeanPredictor(
-            (BlockPredictor(self.model, blueprint.plan_layers(), self.normalization, window),)
+        losses = {"classes": cross_entropy, "distance": squared_error}
+        self.trainer.compile(
+            optimizer=optimizer,
+            loss=[losses[head.kind]() for head in plan.heads],
+            loss_weights=[head.weight for head in plan.heads],
         )
+        optimizer.build(self.trainer.trainable_variables)
+        self.predictor = MeanPredictor((BlockPredictor(self.model, plan, self.normalization, window),))
         self.state = _State()
 
     @property
     def variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self.trainer.optimizer.variables]
+        return [*self.trainer.variables, *self.trainer.optimizer.variables]
 
     def save(self, digest: str) -> None:
         """Arrays first, then the JSON file that names them; a kill between leaves the checkpoint before."""
@@ -173,13 +183,12 @@ class _Training:
         started = time.monotonic() - state.seconds
         first, loss = state.step, math.nan
         self.trainer.reset_metrics()
-        for images, targets, weights in prefetch(self.windows.batch, range(first, self.next_stop())):
+        for batch in prefetch(self.windows.batch, range(first, self.next_stop())):
             check()
             if limit_s is not None and follows_the_clock(self.settings):
                 share = min(state.seconds / limit_s, 1.0)
                 self.adam.learning_rate = self.first_rate * 0.5 * (1 + math.cos(math.pi * share))
-            # Keras gives the mean since the reset.
-            loss = float(self.trainer.train_on_batch(images, targets, sample_weight=weights, return_dict=True)["loss"])
+            loss = self.train_on(batch)
             if not math.isfinite(loss):
                 raise TrainingError("nan", f"the loss became {loss} at step {state.step + 1}")
             state.step += 1
@@ -189,6 +198,15 @@ class _Training:
                 break
         state.loss_sum += loss * (state.step - first)
         state.loss_steps += state.step - first
+
+    def train_on(self, batch: Batch) -> float:
+        """One step; gives the mean loss since the metrics were reset."""
+        by_kind = {"classes": batch.labels, "distance": batch.distances}
+        targets = [by_kind[head.kind] for head in self.heads]
+        weights = [batch.weights] * len(targets)
+        return float(
+            self.trainer.train_on_batch(batch.images, targets, sample_weight=weights, return_dict=True)["loss"]
+        )
 
     @property
     def is_over(self) -> bool:
@@ -262,7 +280,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def train_network(
-    blueprint: EncoderDecoder,
+    blueprint: NetworkRoot,
     data: Dataset,
     folder: Path | str,
     settings: TrainingSettings | None = None,

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,11 +23,25 @@ N_AHEAD = 4
 POSITIONS_PER_CLASS = 20_000
 
 
+class Batch(NamedTuple):
+    """What one training step reads.
+
+    Attributes:
+        images: float32 `(batch, *space, channels)`.
+        labels: int32 `(batch, *core)`, class indices.
+        weights: float32 `(batch, *core)`, 0 where nobody labelled.
+        distances: float32 `(batch, *core, 1)` from 0 at the border of an object to 1 at `distance_cap` voxels from it,
+            or None.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    distances: np.ndarray | None = None
+
+
 class TrainingWindows:
     """Batches of windows, step by step, the same whoever asks and whenever.
-
-    Gives `(images, targets, weights)`: float32 `(batch, *space, channels)`, int32 `(batch, *core)`, float32
-    `(batch, *core)`.
 
     Args:
         data: Where windows are cut from.
@@ -34,6 +49,7 @@ class TrainingWindows:
         normalization: Of the images.
         settings: How they are drawn.
         seed: With the step, decides everything.
+        distances: Whether batches hold distance maps.
 
     Raises:
         InputError: A part is smaller than the window's output.
@@ -47,8 +63,10 @@ class TrainingWindows:
         settings: WindowSettings,
         *,
         seed: int,
+        distances: bool = False,
     ) -> None:
         self.data = data
+        self.distances = distances
         self.normalization = normalization
         self.settings = settings
         self.seed = seed
@@ -71,17 +89,22 @@ class TrainingWindows:
         self._sparse = labelled < 0.5
         self._positions = self._find_positions() if settings.rare_class_share or self._sparse else None
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def batch(self, step: int) -> Batch:
         """The batch of one step."""
         pairs = [self._window(step, index) for index in range(self.settings.batch_size)]
         images = np.stack([image for image, _ in pairs])
-        labels = np.stack([label for _, label in pairs])
+        packed = np.stack([label for _, label in pairs])
+        labels = (packed & 255).astype(np.uint8) if self.distances else packed
         weights = self.weights[labels]
         if self.settings.boundary_weight:
-            weights *= np.stack([1 + self._boundaries(label) for _, label in pairs])
+            weights *= np.stack([1 + self._boundaries(label) for label in labels])
         known = labels != UNLABELLED
         weights *= labels.size / max(int(np.count_nonzero(known)), 1)
-        return images, np.where(known, labels, 0).astype(np.int32), weights
+        distances = None
+        if self.distances:
+            maps = [distance_map(objects, self.settings.distance_cap) for objects in packed >> 8]
+            distances = np.where(labels > 0, np.stack(maps), 0)[..., None].astype(np.float32)
+        return Batch(images, np.where(known, labels, 0).astype(np.int32), weights, distances)
 
     def _boundaries(self, labels: np.ndarray) -> np.ndarray:
         slices = labels if labels.ndim == 3 else labels[None]
@@ -99,6 +122,9 @@ class TrainingWindows:
         shape = [i + 2 * m for i, m in zip(self.input_shape, around, strict=True)]
         image = self.normalization(part.read_image(start, shape))
         labels = part.read_labels(start, shape)
+        if self.distances:
+            # Objects and classes must be moved together: the object's number above the lowest eight bits.
+            labels = part.read_objects(start, shape) << 8 | labels
         if self.n_dims == 2:
             image, labels = image[0], labels[0]
         return augment(
@@ -156,9 +182,6 @@ class TrainingWindows:
         return [places[rng.integers(len(places), size=POSITIONS_PER_CLASS)] for places in pooled]
 
 
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
 def prefetch(make: Callable[[int], Batch], steps: range, n_ahead: int = N_AHEAD) -> Iterator[Batch]:
     """Make batches in a thread, in order, at most `n_ahead` before they are asked for.
 
@@ -178,6 +201,31 @@ def prefetch(make: Callable[[int], Batch], steps: range, n_ahead: int = N_AHEAD)
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def distance_map(objects: np.ndarray, cap: float) -> np.ndarray:
+    """How far every voxel lies from the next one of another object, as a share of `cap` voxels, at most 1.
+
+    >>> distance_map(np.array([[1, 1, 1, 2, 2]]), 4.0)
+    array([[0.75, 0.5 , 0.25, 0.25, 0.5 ]])
+
+    Args:
+        objects: `(*space)` integers.
+        cap: In voxels.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    inside = np.ones(objects.shape, bool)
+    for axis in range(objects.ndim):
+        here, there = (
+            tuple(part if a == axis else slice(None) for a in range(objects.ndim)) for part in (np.s_[:-1], np.s_[1:])
+        )
+        differs = objects[here] != objects[there]
+        inside[here] &= ~differs
+        inside[there] &= ~differs
+    if inside.all():
+        return np.ones(objects.shape)
+    return np.minimum((distance_transform_edt(inside) + 1) / cap, 1)
 
 
 def _room(shape: Sequence[int], core: Sequence[int]) -> tuple[int, ...]:

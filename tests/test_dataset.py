@@ -216,7 +216,7 @@ def test_windows_hold_image_and_labels_of_the_same_place(data_file, data_setting
     labels = np.load(data_settings["labels"])
     found = windows(data, size=16, core=8)
     for step in range(4):
-        images, targets, weights = found.batch(step)
+        images, targets, weights, _ = found.batch(step)
         assert images.shape == (3, 16, 16, 1) and targets.shape == weights.shape == (3, 8, 8)
         assert images.dtype == np.float32 and targets.dtype == np.int32
         for window, target in zip(images[..., 0], targets, strict=True):
@@ -238,7 +238,7 @@ def test_a_batch_follows_from_seed_and_step(data_file):
     one, other = windows(data, settings), windows(data, settings)
     ahead = list(prefetch(other.batch, range(1, 8)))
     assert len(ahead) == 7
-    for mine, theirs in zip(one.batch(3), ahead[2], strict=True):
+    for mine, theirs in zip(one.batch(3)[:3], ahead[2][:3], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert not np.array_equal(one.batch(0)[0], one.batch(1)[0])
     assert not np.array_equal(one.batch(0)[0], windows(data, settings, seed=1).batch(0)[0])
@@ -286,7 +286,7 @@ def test_sparse_annotation_is_found(data_settings):
     data = Dataset.open({**data_settings, "ignore": 9})
     found = windows(data, size=16)
     for step in range(6):
-        _, targets, weights = found.batch(step)
+        _, targets, weights, _ = found.batch(step)
         assert ((weights > 0).sum((1, 2)) > 0).all()
         assert (targets[weights == 0] == 0).all()
         assert weights.mean() == pytest.approx(1, rel=1e-4)

@@ -125,7 +125,7 @@ def test_a_missing_gene_is_named_with_its_neighbours():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "Net"}, "kind must be one of EncoderDecoder, UNet, but got 'Net'"),
+        ({"kind": "Net"}, "kind must be one of EncoderDecoder, UNet, .*, but got 'Net'"),
         ({"blueprint": 2}, "a blueprint is an object"),
         ({"deltas": {"encode": {"colour": 1}}}, "encode knows no hyperparameter `colour`"),
         ({"deltas": {"encode": {"n_features": "many"}}}, "takes an integer, but got 'many' at encode"),

@@ -16,6 +16,7 @@ from genenet.device import dtype_policy
 from genenet.saving import load_model, with_policy
 from genenet.settings import TrainingSettings, WindowSettings
 from genenet.train import TrainingError, learning_rate_schedule, train_network
+from genenet.windows import Batch
 
 
 class Dies(Exception):
@@ -134,7 +135,8 @@ def test_reasons_to_stop(small_net, data_file, quick, tmp_path):
 def test_nan_ends_with_that_reason(small_net, data_file, quick, tmp_path, monkeypatch):
     def broken(self, step):
         shape = (2, *self.input_shape[1:])
-        return np.zeros((*shape, 1), np.float32), np.zeros(shape, np.int32), np.full(shape, np.nan, np.float32)
+        weights = np.full(shape, np.nan, np.float32)
+        return Batch(np.zeros((*shape, 1), np.float32), np.zeros(shape, np.int32), weights)
 
     monkeypatch.setattr("genenet.windows.TrainingWindows.batch", broken)
     with pytest.raises(TrainingError, match="the loss became nan") as caught:

@@ -38,7 +38,8 @@ def training_settings(path: Path | None, **changes: Any) -> Any:
 def train(
     output: Annotated[Path, typer.Argument(help="The folder of the network.")],
     data: DataFile,
-    blueprint: Annotated[Path | None, typer.Option(help="A blueprint.json; an encoder-decoder if left out.")] = None,
+    blueprint: Annotated[Path | None, typer.Option(help="A blueprint.json; a preset if left out.")] = None,
+    preset: Annotated[str, typer.Option(help="The kind of network where no blueprint is given.")] = "EncoderDecoder",
     set_values: Annotated[
         list[str] | None, typer.Option("--set", help="Change a value: name=value, or path/name=value.")
     ] = None,
@@ -52,15 +53,14 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train one network; started again after a kill, it continues."""
-    from genenet.cli.tree import open_blueprint, set_all
+    from genenet.cli.tree import make_preset, open_blueprint, set_all
     from genenet.dataset import Dataset
     from genenet.device import import_keras
     from genenet.folder import remove
-    from genenet.genes import EncoderDecoder
 
     chosen = training_settings(settings, steps=steps, seconds=seconds, batch_size=batch_size, precision=precision)
     opened = Dataset.open(data)
-    net = open_blueprint(blueprint) if blueprint else EncoderDecoder(opened.n_classes, opened.n_channels)
+    net = open_blueprint(blueprint) if blueprint else make_preset(preset, opened.n_classes, opened.n_channels)
     set_all(net, set_values or [])
     if dry_run:
         state = "continued" if not overwrite else "replaced"

@@ -1,21 +1,56 @@
-"""Genes that compute: one convolution and what follows it, and the head."""
+"""Genes that compute: one convolution and what follows it, and the heads."""
 
-from genenet.gene import Gene
-from genenet.genes.edges import Down, Edge, Forward, Skip, Up, kernel_penalties
+from typing import ClassVar
+
+from genenet.gene import Gene, Kinds, Reads
+from genenet.genes.edges import (
+    Branch,
+    Context,
+    Down,
+    Edge,
+    Forward,
+    Link,
+    Picture,
+    Prediction,
+    Skip,
+    Up,
+    features_of,
+    kernel_penalties,
+    kernel_shape,
+)
 from genenet.genes.vocabulary import (
     ACTIVATION,
     ACTIVATION_PENALTIES,
+    CONVOLUTION,
     DILATION,
     DROPOUT,
     KERNEL_PENALTIES,
     KERNEL_SIZE,
+    LOG2_WIDTH,
     N_FEATURES,
+    N_LINKS,
     NORMALIZATION,
     PADDING,
+    SPATIAL_MODE,
+    SQUEEZE_EXCITATION,
     penalty,
 )
-from genenet.operations import Activation, Convolution, Dropout, Normalization, Penalties, Softmax
-from genenet.plan import Plan
+from genenet.operations import (
+    Activation,
+    Add,
+    Convolution,
+    DepthwiseConvolution,
+    Dropout,
+    Normalization,
+    Penalties,
+    Repeat,
+    Softmax,
+    SqueezeExcitation,
+)
+from genenet.plan import Output, Plan, Source, swap_separator
+
+# The hidden layer of squeeze and excitation has so many times fewer channels.
+REDUCTION = 8
 
 
 class Conv(Gene):
@@ -24,76 +59,148 @@ class Conv(Gene):
     Its children are the edges that say where its inputs come from.
 
     Args:
-        edges: The kinds of its edges, each with the path it reads.
+        edges: The kinds of its first edges, each with the path it reads.
         scale: How often the resolution was halved; multiplies the features by `2**scale`.
+        dilation_factor: Multiplies the dilation.
+        n_dense: Earlier convolutions of its stack to read as well.
     """
 
-    reads = (
+    reads: ClassVar[Reads] = (
         N_FEATURES,
+        LOG2_WIDTH,
         KERNEL_SIZE,
         DILATION,
+        SPATIAL_MODE,
         PADDING,
+        CONVOLUTION,
         ACTIVATION,
         NORMALIZATION,
+        SQUEEZE_EXCITATION,
         DROPOUT,
+        N_LINKS,
         *KERNEL_PENALTIES,
         *ACTIVATION_PENALTIES,
     )
-    child_kinds = (Forward, Skip, Down, Up)
+    child_kinds: ClassVar[Kinds] = (Forward, Skip, Link, Down, Up, Branch, Prediction, Picture, Context)
 
-    def __init__(self, name: str, parent: Gene, *, edges: list[tuple[type[Edge], str]], scale: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        parent: Gene,
+        *,
+        edges: list[tuple[type[Edge], str]],
+        scale: int,
+        dilation_factor: int = 1,
+        n_dense: int = 0,
+    ) -> None:
         super().__init__(name, parent)
         self.edges = edges
         self.scale = scale
+        self.dilation_factor = dilation_factor
+        self.n_dense = n_dense
+
+    @property
+    def features(self) -> int:
+        """Channels of its output, before crelu."""
+        return features_of(self, self.scale)
 
     @property
     def note(self) -> str:
         """For the drawn tree: what is built."""
-        return f"{self.n_features * 2**self.scale} features"
+        return f"{self.features} features"
 
     def make_children(self) -> list[Gene]:
-        """One per input."""
-        return [kind(kind.default_name, self, source=source, scale=self.scale) for kind, source in self.edges]
+        """One per input: those of its place in the network, then links."""
+        names = [kind.default_name for kind, _ in self.edges]
+        children: list[Gene] = [
+            kind(
+                name if names.count(name) == 1 else f"{name}{names[:index].count(name)}",
+                self,
+                source=source,
+                scale=self.scale,
+            )
+            for index, (name, (kind, source)) in enumerate(zip(names, self.edges, strict=True))
+        ]
+        n_links = max(self.n_links, self.n_dense)
+        return children + [
+            Link(f"link{index}", self, source="", scale=self.scale, index=index + 1) for index in range(n_links)
+        ]
+
+    def merge(self, plan: Plan) -> str:
+        """Plan the edges and bring them together; gives the merged layer's name."""
+        for edge in self.children[:1]:
+            edge.plan(plan)
+        sources = []
+        for index, edge in enumerate(self.children):
+            if index and edge.merge == "none":
+                continue
+            if index:
+                edge.plan(plan)
+            sources.append(Source(edge.path, plan.outputs[edge.path], edge.merge, kernel_penalties(edge)))
+        return plan.merge(sources, gene=self.path)
 
     def plan(self, plan: Plan) -> None:
-        """Merge, convolution, `norm`, `act`, `drop`."""
-        for edge in self.children:
-            edge.plan(plan)
-        merged = plan.merge([(edge.path, plan.outputs[edge.path]) for edge in self.children], gene=self.path)
-        convolution = Convolution(
-            features=self.n_features * 2**self.scale,
-            kernel=(self.kernel_size,) * plan.n_dims,
-            dilation=self.dilation,
-            same=self.padding == "same",
-            bias=self.normalization == "none",
-            penalties=kernel_penalties(self),
-        )
-        last = plan.add(convolution, merged, gene=self.path)
+        """Merge, convolution, `norm`, `act`, `squeeze`, `drop`."""
+        self.finish(plan, self.convolve(plan, self.merge(plan)))
+
+    def convolve(self, plan: Plan, merged: str) -> str:
+        """Plan the convolution and its `norm`; separable: `depthwise` before."""
+        last = merged
+        kernel = kernel_shape(self, plan)
+        common = {"same": self.padding == "same", "penalties": kernel_penalties(self)}
+        bias = self.normalization == "none"
+        dilation = self.dilation * self.dilation_factor
+        if self.convolution == "separable":
+            depthwise = DepthwiseConvolution(plan.layers[last].n_channels, kernel, dilation, bias=False, **common)
+            last = plan.add(depthwise, last, gene=self.path, part="depthwise")
+            kernel = (1,) * plan.n_dims
+        last = plan.add(Convolution(self.features, kernel, dilation, bias=bias, **common), last, gene=self.path)
         if self.normalization != "none":
             last = plan.add(Normalization(self.normalization), last, gene=self.path, part="norm")
+        return last
+
+    def finish(self, plan: Plan, last: str) -> None:
+        """Plan what follows: `act`, `squeeze`, `drop`."""
         on_activations = Penalties(penalty(self.log10_l1_activation), penalty(self.log10_l2_activation))
         last = plan.add(Activation(self.activation, on_activations), last, gene=self.path, part="act")
+        if self.squeeze_excitation == "on":
+            last = plan.add(SqueezeExcitation(REDUCTION), last, gene=self.path, part="squeeze")
         if self.dropout > 0:
             plan.add(Dropout(self.dropout), last, gene=self.path, part="drop")
+        plan.chain.append(self.path)
+
+    def add_shortcut(self, plan: Plan, last: str, shortcut: str) -> str:
+        """Plan the sum of what was convolved and an earlier layer, projected where its channels differ: `sum`."""
+        sources = [Source(self.path, last), Source(self.path, shortcut, "sum", kernel_penalties(self))]
+        first, other = plan.align(sources, gene=self.path)
+        n_channels = plan.layers[first].n_channels
+        if plan.layers[other].n_channels != n_channels:
+            projection = Convolution(n_channels, (1,) * plan.n_dims, penalties=kernel_penalties(self))
+            other = plan.add(projection, other, gene=self.path, part="project")
+        return plan.add(Add(), (first, other), gene=self.path, part="sum")
 
 
 class Head(Gene):
-    """The last 1x1 convolution, to class scores, and the softmax that makes them probabilities.
+    """A 1x1 convolution to class scores, and the softmax that makes them probabilities.
 
     Args:
         source: The path of the gene it reads.
+        weight: Of its loss; None for the network's own head. A head with a weight is auxiliary: what it is compared
+            with the labels for is training.
     """
 
-    reads = KERNEL_PENALTIES
+    reads: ClassVar[Reads] = KERNEL_PENALTIES
 
-    def __init__(self, name: str, parent: Gene, *, source: str) -> None:
+    def __init__(self, name: str, parent: Gene, *, source: str, weight: float | None = None) -> None:
         super().__init__(name, parent)
         self.source = source
+        self.weight = weight
 
     @property
     def note(self) -> str:
         """For the drawn tree: what is built."""
-        return f"{self.root.n_classes} classes"
+        what = f"{self.root.n_classes} classes"
+        return what if self.weight is None else f"{what}, in training only, weight {self.weight:g}"
 
     def make_children(self) -> list[Gene]:
         """None."""
@@ -101,6 +208,52 @@ class Head(Gene):
 
     def plan(self, plan: Plan) -> None:
         """Class scores, `act`."""
+        scores = self.plan_scores(plan)
+        answer = plan.add(Softmax(), scores, gene=self.path, part="act")
+        if self.weight is None:
+            plan.heads.append(Output("classes", scores, answer))
+
+    def plan_scores(self, plan: Plan) -> str:
+        """Class scores alone."""
         scores = Convolution(self.root.n_classes, (1,) * plan.n_dims, penalties=kernel_penalties(self))
-        last = plan.add(scores, plan.outputs[self.source], gene=self.path)
-        plan.add(Softmax(), last, gene=self.path, part="act")
+        return plan.add(scores, plan.outputs[self.source], gene=self.path)
+
+    def plan_auxiliary(self, plan: Plan) -> None:
+        """Scores at the resolution and the place of the network's own, to be compared with the labels."""
+        name = swap_separator(self.path)
+        scores = to_output(plan, name if name in plan.layers else self.plan_scores(plan), gene=self.path)
+        plan.heads.append(Output("classes", scores, scores, self.weight or 0.0, auxiliary=True))
+
+
+class DistanceHead(Gene):
+    """A 1x1 convolution to one value per voxel: the distance to the border of the object that the voxel belongs to.
+
+    Args:
+        source: The path of the gene it reads.
+    """
+
+    reads: ClassVar[Reads] = KERNEL_PENALTIES
+
+    def __init__(self, name: str, parent: Gene, *, source: str) -> None:
+        super().__init__(name, parent)
+        self.source = source
+
+    def make_children(self) -> list[Gene]:
+        """None."""
+        return []
+
+    def plan(self, plan: Plan) -> None:
+        """One feature, linear."""
+        distance = Convolution(1, (1,) * plan.n_dims, penalties=kernel_penalties(self))
+        last = plan.add(distance, plan.outputs[self.source], gene=self.path)
+        last = to_output(plan, last, gene=self.path)
+        plan.heads.append(Output("distance", last, last, self.root.distance_weight))
+
+
+def to_output(plan: Plan, name: str, *, gene: str) -> str:
+    """Bring a layer to the resolution and the place of the network's class probabilities."""
+    factor = tuple(int(stride) for stride in plan.strides(name))
+    if max(factor) > 1:
+        name = plan.add(Repeat(factor), name, gene=gene, part="resize")
+    _, name = plan.align([Source("head", plan.heads[0].scores), Source(gene, name)], gene=gene)
+    return name

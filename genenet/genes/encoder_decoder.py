@@ -1,57 +1,65 @@
-"""Encoder-decoder networks: the root, its two paths, and their stacks (Ronneberger et al. 2015; Guay et al. 2018)."""
+"""Encoder-decoder networks: the two paths, and the roots (Ronneberger et al. 2015; Guay et al. 2018)."""
 
-from typing import NamedTuple
+import math
+from typing import ClassVar
 
-from genenet.gene import Gene, Root
-from genenet.genes.convolution import Conv, Head
-from genenet.genes.edges import Down, Edge, Forward, Skip, Up
-from genenet.genes.vocabulary import LOG10_LEARNING_RATE, N_CONVS, N_SCALES, WINDOW_SIZE
-from genenet.plan import Plan, WindowShape
+from genenet.errors import InputError
+from genenet.gene import Gene, Kinds, Reads, Root
+from genenet.genes.edges import Context, Down, Forward, Picture, Skip, Up
+from genenet.genes.network_root import NetworkRoot
+from genenet.genes.stack import Inputs, Stack, SupervisedStack
+from genenet.genes.vocabulary import CONTEXT_MARGIN, CONTEXT_SCALE, N_SCALES
+from genenet.operations import Crop, MeanPool
+from genenet.plan import IMAGE, Plan
 
-Inputs = list[tuple[type[Edge], str]]
 
+class ContextPath(Gene):
+    """The image with a margin around, at lower resolution; `stack` works on it at that scale.
 
-class Stack(Gene):
-    """Convolutions one after the other at one scale.
-
-    Args:
-        scale: How often the resolution was halved.
-        inputs: Where the first convolution reads: kinds of edges with paths.
+    The rest of the network reads the middle of the window.
     """
 
-    reads = (N_CONVS,)
-    child_kinds = (Conv,)
+    child_kinds: ClassVar[Kinds] = (Stack,)
 
-    def __init__(self, name: str, parent: Gene, *, scale: int, inputs: Inputs) -> None:
-        super().__init__(name, parent)
-        self.scale = scale
-        self.inputs = inputs
+    @property
+    def scale(self) -> int:
+        """How often the resolution is halved, at most as often as in the rest of the network."""
+        return min(self.root.context_scale, self.root.n_scales)
 
     def make_children(self) -> list[Gene]:
-        """`conv0`, `conv1`, ..."""
-        children: list[Gene] = []
-        for index in range(self.n_convs):
-            edges = [(Forward, children[-1].path)] if children else self.inputs
-            children.append(Conv(f"conv{index}", self, edges=edges, scale=self.scale))  # type: ignore[arg-type]
-        return children
+        """`stack`."""
+        return [Stack("stack", self, scale=self.scale, inputs=[(Picture, self.path)])]
 
     def plan(self, plan: Plan) -> None:
-        """The convolutions; the last one's output is the stack's."""
-        for child in self.children:
-            child.plan(plan)
-        plan.outputs[self.path] = plan.outputs[self.children[-1].path]
+        """The means over neighbours, the stack; `inner`, what the rest of the network reads."""
+        factors = [self.root.pool_factor(scale) for scale in range(self.scale)]
+        pool = tuple(math.prod(sides) for sides in zip(*factors, strict=True))
+        plan.add(MeanPool(pool), IMAGE, gene=self.path)
+        self.children[0].plan(plan)
+        margin = self.root.context_margin + self.root.context_shift
+        around = (0, margin, margin)[-plan.n_dims :]
+        inner = plan.add(Crop(around), IMAGE, gene=self.path, part="inner") if margin else IMAGE
+        plan.outputs[""], plan.outputs[self.path] = inner, plan.outputs[self.children[0].path]
+
+
+def with_context(root: Root, scale: int, inputs: Inputs) -> Inputs:
+    """The inputs of the encoder's or the deepest stack at a scale, with the context where it joins."""
+    if root.context_scale and scale == min(root.context_scale, root.n_scales):
+        return [*inputs, (Context, "context")]
+    return inputs
 
 
 class EncodePath(Gene):
     """From the image down: `stack0` is the finest."""
 
-    child_kinds = (Stack,)
+    child_kinds: ClassVar[Kinds] = (Stack,)
 
     def make_children(self) -> list[Gene]:
         """One stack per scale."""
         stacks: list[Gene] = []
         for scale in range(self.root.n_scales):
             inputs: Inputs = [(Down, stacks[-1].path)] if stacks else [(Forward, "")]
+            inputs = with_context(self.root, scale, inputs)
             stacks.append(Stack(f"stack{scale}", self, scale=scale, inputs=inputs))
         return stacks
 
@@ -64,33 +72,23 @@ class EncodePath(Gene):
 class DecodePath(EncodePath):
     """From the deepest stack up: `stack0` is the finest, and as many scales as the encoder plus one."""
 
+    child_kinds: ClassVar[Kinds] = (SupervisedStack, Stack)
+
     def make_children(self) -> list[Gene]:
         """The deepest stack reads the encoder; the others read the one below and skip across."""
         n_scales = self.root.n_scales
         stacks: list[Gene] = []
         for scale in range(n_scales, -1, -1):
             across = f"encode/stack{min(scale, n_scales - 1)}"
-            inputs: Inputs = [(Up, stacks[-1].path), (Skip, across)] if stacks else [(Down, across)]
-            stacks.append(Stack(f"stack{scale}", self, scale=scale, inputs=inputs))
+            inputs: Inputs = (
+                [(Up, stacks[-1].path), (Skip, across)] if stacks else with_context(self.root, scale, [(Down, across)])
+            )
+            kind = SupervisedStack if scale else Stack
+            stacks.append(kind(f"stack{scale}", self, scale=scale, inputs=inputs))
         return stacks
 
 
-class LayersPerStack(NamedTuple):
-    """Convolutions per stack, as in Table 1 of Guay et al. 2018.
-
-    Attributes:
-        encode: LPES, finest stack first.
-        decode: LPDS, deepest stack first; one entry more.
-    """
-
-    encode: tuple[int, ...]
-    decode: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return " / ".join(",".join(map(str, part)) for part in self)
-
-
-class EncoderDecoder(Root):
+class EncoderDecoder(NetworkRoot):
     """A 2-D encoder-decoder network that keeps the image's size; a practical start for a search.
 
     Example:
@@ -101,75 +99,27 @@ class EncoderDecoder(Root):
         2
     """
 
-    reads = (N_SCALES, LOG10_LEARNING_RATE, WINDOW_SIZE)
-    child_kinds = (EncodePath, DecodePath, Head)
+    reads: ClassVar[Reads] = (N_SCALES, CONTEXT_SCALE, CONTEXT_MARGIN, *NetworkRoot.reads)
+    child_kinds: ClassVar[Kinds] = (ContextPath, EncodePath, DecodePath, *NetworkRoot.child_kinds)
     defaults = {"padding": "same", "n_features": 32, "n_scales": 3, "window_size": 192}
+    body_output = "decode/stack0"
+    # What is added to the margin of the context so that its voxels lie on the grid of those that it joins.
+    context_shift = 0
 
-    def make_children(self) -> list[Gene]:
-        """`encode`, `decode`, `head`."""
-        return [EncodePath("encode", self), DecodePath("decode", self), Head("head", self, source="decode/stack0")]
+    def make_body(self) -> list[Gene]:
+        """`context` where asked for, `encode`, `decode`."""
+        context = [ContextPath("context", self)] if self.context_scale else []
+        return [*context, EncodePath("encode", self), DecodePath("decode", self)]
 
-    def plan(self, plan: Plan) -> None:
-        """Encoder, decoder, head."""
-        for child in self.children:
-            child.plan(plan)
-
-    def plan_layers(self) -> Plan:
-        """The network's layers as data, without Keras."""
-        plan = Plan(n_dims=2, n_channels=self.n_channels)
-        self.plan(plan)
-        return plan
-
-    @property
-    def n_parameters(self) -> int:
-        """Trainable parameters of the network that would be built."""
-        return self.plan_layers().n_parameters
-
-    def window_shape(self, size: int | tuple[int, int] | None = None) -> WindowShape:
-        """The window nearest to a size that the network can take, and what it gives.
-
-        Args:
-            size: Voxels per side `(y, x)`, or one number for both; the hyperparameter `window_size` if left out.
-
-        Returns:
-            Input and output shapes `(y, x)` in voxels.
-
-        Raises:
-            InputError: The window would shrink to nothing; the message names the gene where.
-
-        >>> UNet(n_classes=2).window_shape(570)
-        WindowShape(input=(572, 572), output=(388, 388))
-        """
-        size = self.window_size if size is None else size
-        return self.plan_layers().window_shape((size, size) if isinstance(size, int) else tuple(size))
-
-    def layers_per_stack(self) -> LayersPerStack:
-        """LPES and LPDS: convolutions per encoding and per decoding stack."""
-        encode, decode = (tuple(stack.n_convs for stack in self[name].children) for name in ("encode", "decode"))
-        return LayersPerStack(encode, decode)
-
-    def build(self, shape: tuple[int | None, ...] | None = None, *, precision: str = "float32", seed: int = 0):  # type: ignore[no-untyped-def]  # noqa: ANN201
-        """Make a functional `keras.Model` of the blueprint.
-
-        Args:
-            shape: Input shape `(y, x, channels)`; None for sizes that stay open. Open sizes if left out.
-            precision: A Keras dtype policy, `float32` or `mixed_bfloat16`; the head always computes in float32.
-            seed: Of the first weights and of dropout.
-
-        Returns:
-            A `keras.Model` from images `(batch, y, x, channels)` to class probabilities `(batch, y', x', n_classes)`;
-            `window_shape` says which sizes fit. Layers are named by their genes' paths with `/` written `__`.
-
-        Raises:
-            InputError: The shape does not fit; names the gene where the window shrinks to nothing.
-        """
-        from genenet.device import import_keras
-
-        import_keras()
-        from genenet.build import build_model
-
-        shape = (None, None, self.n_channels) if shape is None else shape
-        return build_model(self.plan_layers(), shape, name=self.kind.lower(), precision=precision, seed=seed)
+    def _plan_layers(self) -> Plan:
+        n_shifts = 2 ** min(self.context_scale, self.n_scales)
+        for self.context_shift in range(n_shifts):
+            try:
+                return super()._plan_layers()
+            except InputError:
+                if self.context_shift == n_shifts - 1:
+                    raise
+        raise AssertionError
 
 
 class UNet(EncoderDecoder):
@@ -184,3 +134,42 @@ class UNet(EncoderDecoder):
     """
 
     defaults = {}
+    paper = "Ronneberger et al. 2015"
+
+
+class UNet3D(EncoderDecoder):
+    """The 3-D U-Net (Cicek et al. 2016): kernels of 3x3x3, three scales, batch normalization, windows of 116x132x132.
+
+    Features double before each pooling and not after it: 32 and 64, 64 and 128, 128 and 256, 256 and 512. Transposed
+    convolutions keep the features that they read.
+    """
+
+    defaults = {
+        "spatial_mode": "3d",
+        "n_scales": 3,
+        "n_features": 64,
+        "normalization": "batch",
+        "pool_z": "always",
+        "window_size": 132,
+        "window_depth": 116,
+    }
+    default_deltas = {
+        **{f"encode/stack{scale}/conv0": {"log2_width": -1.0} for scale in range(3)},
+        "decode/stack3/conv0": {"log2_width": -1.0},
+        **{f"decode/stack{scale}/conv0/up": {"log2_width": 1.0} for scale in range(3)},
+    }
+    paper = "Cicek et al. 2016"
+
+
+class ResidualUNet(EncoderDecoder):
+    """A U-Net whose stacks add their input to their output (Zhang et al. 2018; Lee et al. 2017 for EM)."""
+
+    defaults = {
+        "padding": "same",
+        "shortcut": "residual",
+        "normalization": "batch",
+        "n_features": 64,
+        "n_scales": 3,
+        "window_size": 224,
+    }
+    paper = "Zhang et al. 2018"

@@ -1,0 +1,113 @@
+"""What a network costs before it is built: parameters, work, context, memory; from the plan alone."""
+
+import dataclasses
+import math
+
+from genenet.operations import (
+    Activation,
+    Add,
+    Concatenate,
+    Convolution,
+    Crop,
+    Dropout,
+    MaxPool,
+    Multiply,
+    Normalization,
+    Softmax,
+    SqueezeExcitation,
+)
+from genenet.plan import IMAGE, Plan, PlannedLayer
+
+FLOAT_BYTES = 4
+
+# Activations whose slope needs their input; the others' follows from their output.
+NEEDS_INPUT = ("elu", "softplus", "leaky_relu", "crelu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one window costs.
+
+    Attributes:
+        n_parameters: Trainable parameters, auxiliary heads included.
+        n_multiply_adds: Of one forward pass over the window.
+        n_multiply_adds_per_voxel: The same per voxel of the output.
+        receptive_field: Voxels per axis that enter one voxel of the output; at most, where networks pool.
+        training_bytes: Estimated peak memory of one float32 training step, beyond what the program has anyway.
+    """
+
+    n_parameters: int
+    n_multiply_adds: int
+    n_multiply_adds_per_voxel: float
+    receptive_field: tuple[int, ...]
+    training_bytes: int
+
+
+def cost(plan: Plan, window: tuple[int, ...], batch_size: int = 1) -> Cost:
+    """Work out what a network costs.
+
+    Args:
+        plan: Its layers.
+        window: What a call reads, voxels per axis; a shape that fits.
+        batch_size: Windows per training step.
+
+    Raises:
+        InputError: The window does not fit.
+    """
+    sizes = plan.sizes(window)
+    n_multiply_adds = plan.n_multiply_adds(window)
+    n_voxels = math.prod(sizes[plan.output.name])
+    n_parameters = plan.n_parameters
+    return Cost(
+        n_parameters,
+        n_multiply_adds,
+        n_multiply_adds / n_voxels,
+        receptive_field(plan),
+        training_bytes(plan, sizes, batch_size),
+    )
+
+
+def receptive_field(plan: Plan) -> tuple[int, ...]:
+    """Voxels per axis that one voxel of the output depends on, at the place where it is most."""
+    fields = []
+    for axis in range(plan.n_dims):
+        widest = 0
+        for place in range(plan.total_stride[axis]):
+            first, end = plan.needs(place, place + 1, axis)[IMAGE]
+            widest = max(widest, end - first)
+        fields.append(widest)
+    return tuple(fields)
+
+
+def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: int) -> int:
+    """Peak memory of one float32 training step.
+
+    What the backward pass needs stays from the forward pass: the inputs of convolutions, the outputs of activations and
+    pools, what is normalised. On its way back every value has a gradient, which is let go where it was used. Weights,
+    their gradients and Adam's two moments come on top.
+    """
+    kept = {name for name in plan.layers if name == IMAGE}
+    for name, layer in plan.layers.items():
+        kept |= needed_backwards(plan, name, layer)
+    volume = {name: batch_size * layer.n_channels * math.prod(sizes[name]) for name, layer in plan.layers.items()}
+    held = sum(volume[name] for name in kept)
+    largest = max(volume[name] + sum(volume[source] for source in layer.inputs) for name, layer in plan.layers.items())
+    return FLOAT_BYTES * (held + largest + 4 * plan.n_parameters)
+
+
+def needed_backwards(plan: Plan, name: str, layer: PlannedLayer) -> set[str]:
+    """The layers whose outputs a layer's backward pass reads."""
+    operation = layer.operation
+    if isinstance(operation, (Convolution, Multiply, SqueezeExcitation, Normalization)) or operation.n_parameters(
+        [plan.layers[source].n_channels for source in layer.inputs]
+    ):
+        return set(layer.inputs)
+    if isinstance(operation, MaxPool):
+        return {name, *layer.inputs}
+    if isinstance(operation, Activation):
+        return set(layer.inputs) if operation.function in NEEDS_INPUT else {name}
+    if isinstance(operation, (Softmax, Dropout)):
+        return {name}
+    if isinstance(operation, (Add, Concatenate, Crop)):
+        return set()
+    return set()
