@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from genenet.errors import InputError
 from genenet.seeds import derived_seed
+from search.evolution import EvolutionSampler
 from search.space import Choice, Domain, Draw, Whole
 
 
@@ -29,7 +30,11 @@ def _tpe(seed: int) -> BaseSampler:
         return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"random": _random, "tpe": _tpe}
+def _evolution(seed: int) -> BaseSampler:
+    return EvolutionSampler(seed)
+
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"random": _random, "tpe": _tpe, "evolution": _evolution}
 
 
 class SeededSampler(BaseSampler):

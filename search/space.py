@@ -1,13 +1,14 @@
 """The blueprints that a search may try: a range per hyperparameter and per level of the gene tree."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from genenet.errors import InputError
-from genenet.genes import EncoderDecoder, from_dict
+from genenet.gene import Gene
+from genenet.genes import NetworkRoot, from_dict
 from genenet.hyperparameters import Categorical, Hyperparameter, Integer
 from genenet.wording import known_instead
 
@@ -89,6 +90,8 @@ class Space:
     Args:
         base: The blueprint to start from; what no range names stays as it is.
         ranges: By hyperparameter: a `Range` or `Choice` of the root's values, or `Levels`.
+        deviation: The chance, 0 to 1, that a gene adds anything at all, by level below the root; deeper levels have the
+            last one. Always if left out.
 
     Raises:
         InputError: An unknown hyperparameter, or a root range outside of its bounds.
@@ -100,8 +103,17 @@ class Space:
         True
     """
 
-    def __init__(self, base: EncoderDecoder, ranges: Mapping[str, Range | Choice | Levels]) -> None:
-        self.base = base.copy()
+    def __init__(
+        self,
+        base: NetworkRoot,
+        ranges: Mapping[str, Range | Choice | Levels],
+        *,
+        deviation: Sequence[float] = (),
+    ) -> None:
+        self.base: NetworkRoot = base.copy()  # type: ignore[assignment]
+        self.deviation = tuple(deviation)
+        if any(isinstance(c, bool) or not isinstance(c, (int, float)) or not 0 <= c <= 1 for c in self.deviation):
+            raise InputError(f"`deviation` must be chances from 0 to 1, one per level, but got {list(deviation)}")
         self.levels: dict[str, tuple[Range | Choice | None, ...]] = {}
         for name, entry in ranges.items():
             if name not in base.vocabulary:
@@ -112,7 +124,7 @@ class Space:
             self.levels[name] = levels
             _check(base.vocabulary[name], levels)
 
-    def sample(self, draw: Draw | np.random.Generator) -> EncoderDecoder:
+    def sample(self, draw: Draw | np.random.Generator) -> NetworkRoot:
         """Draw a blueprint, level by level from the root.
 
         A delta that would leave its hyperparameter's bounds is drawn from the part of its range that does not;
@@ -127,15 +139,14 @@ class Space:
         """
         if isinstance(draw, np.random.Generator):
             draw = drawing(draw)
-        net: EncoderDecoder = self.base.copy()  # type: ignore[assignment]
+        net: NetworkRoot = self.base.copy()  # type: ignore[assignment]
         for depth in range(max(map(len, self.levels.values()), default=0)):
             changes: dict[str, dict[str, float]] = {}
             for gene in [gene for gene in net.genes.values() if gene.depth == depth]:
-                for name, levels in self.levels.items():
-                    entry = levels[depth] if depth < len(levels) else None
-                    if entry is None or name not in gene.vocabulary:
-                        continue
-                    declaration = gene.vocabulary[name]
+                entries = list(self.entries(gene))
+                if depth and entries and not self._deviates(gene, draw):
+                    continue
+                for name, declaration, entry in entries:
                     if depth == 0:
                         changes.setdefault("", {})[name] = declaration.total(
                             draw(name, _root_domain(declaration, entry))
@@ -148,21 +159,39 @@ class Space:
             net.update(changes)
         return net
 
+    def entries(self, gene: Gene) -> Iterator[tuple[str, Hyperparameter, Range | Choice]]:
+        """What may change at a gene: names, declarations and ranges of its level."""
+        for name, levels in self.levels.items():
+            entry = levels[gene.depth] if gene.depth < len(levels) else None
+            if entry is not None and name in gene.vocabulary:
+                yield name, gene.vocabulary[name], entry
+
+    def _deviates(self, gene: Gene, draw: Draw) -> bool:
+        """Whether a gene below the root adds anything; nothing is drawn where it always does."""
+        chance = self.deviation[min(gene.depth, len(self.deviation)) - 1] if self.deviation else 1.0
+        return chance >= 1 or chance > 0 and draw(f"deviates@{gene.path}", Range(0.0, 1.0)) < chance
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain data for YAML: the base's blueprint and the ranges."""
+        """As plain data for YAML: the base's blueprint, the ranges, and the chances to deviate."""
         return {
             "base": self.base.to_dict(),
             "ranges": {name: _write(Levels(*levels)) for name, levels in self.levels.items()},
+            "deviation": list(self.deviation),
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any], base: EncoderDecoder | None = None) -> "Space":
-        """From plain data: `{base: blueprint, ranges: {...}}`, or the ranges alone when the base is given."""
+    def from_dict(cls, content: Mapping[str, Any], base: NetworkRoot | None = None) -> "Space":
+        """From plain data, as `to_dict` gives it; or the ranges alone, beside them perhaps `deviation`, with a base."""
         if not isinstance(content, Mapping):
             raise InputError(f"a space must map hyperparameters to ranges, but got {content!r}")
-        if base is None:
-            base, content = from_dict(content["base"]), content["ranges"]
-        return cls(base, {name: read_range(entry, name) for name, entry in content.items()})
+        deviation = content.get("deviation", [])
+        if not isinstance(deviation, list):
+            raise InputError(
+                f"`deviation` must be a list of chances, one per level below the root, but got {deviation!r}"
+            )
+        ranges = content["ranges"] if base is None else {k: v for k, v in content.items() if k != "deviation"}
+        base = from_dict(content["base"]) if base is None else base
+        return cls(base, {name: read_range(entry, name) for name, entry in ranges.items()}, deviation=deviation)
 
 
 def _check(declaration: Hyperparameter, levels: tuple[Range | Choice | None, ...]) -> None:
@@ -254,41 +283,42 @@ class Limits:
     Attributes:
         max_parameters: Trainable parameters.
         max_memory_gb: Estimated memory of one training step, in 2**30 bytes.
+        max_multiply_adds: Per voxel of the output.
     """
 
     max_parameters: int | None = None
     max_memory_gb: float | None = None
+    max_multiply_adds: float | None = None
 
 
-def training_memory_gb(net: EncoderDecoder, batch_size: int) -> float:
-    """A rough estimate of one float32 training step: activations and their gradients, weights, gradients and Adam.
-
-    It counts every layer's output twice, so it errs on the high side where the backend frees some early.
-    """
-    plan = net.plan_layers()
-    activations = plan.n_activations(plan.window_shape((net.window_size,) * plan.n_dims).input)
-    return 4 * (2 * batch_size * activations + 4 * plan.n_parameters) / 2**30
-
-
-def problem(net: EncoderDecoder, limits: Limits, batch_size: int, room: tuple[int, ...] | None = None) -> str | None:
+def problem(net: NetworkRoot, limits: Limits, batch_size: int, room: tuple[int, ...] | None = None) -> str | None:
     """Why a blueprint should not be trained, or None.
 
     Args:
         net: The blueprint.
         limits: What it may cost.
         batch_size: Windows per step.
-        room: Voxels `(y, x)` of the smallest training part, which must hold the window's output.
+        room: Voxels `(z, y, x)` of the smallest training part, which must hold the window's output.
     """
     try:
         window = net.window_shape()
     except InputError as error:
         return str(error)
+    room = None if room is None else room[-len(window.output) :]
     if room is not None and any(size > space for size, space in zip(window.output, room, strict=True)):
         return f"its window writes {window.output}, more than the training part's {room}"
     if limits.max_parameters is not None and net.n_parameters > limits.max_parameters:
         return f"{net.n_parameters:,} parameters are more than {limits.max_parameters:,}"
+    if limits.max_memory_gb is None and limits.max_multiply_adds is None:
+        return None
+    cost = net.cost(window.input, batch_size)
+    if limits.max_multiply_adds is not None and cost.n_multiply_adds_per_voxel > limits.max_multiply_adds:
+        return (
+            f"{cost.n_multiply_adds_per_voxel:,.0f} multiply-adds per voxel are more than "
+            f"{limits.max_multiply_adds:,.0f}"
+        )
     if limits.max_memory_gb is not None:
-        memory = training_memory_gb(net, batch_size)
+        memory = cost.training_bytes / 2**30
         if memory > limits.max_memory_gb:
             return f"a step would take some {memory:.1f} GB, more than {limits.max_memory_gb:g} GB"
     return None

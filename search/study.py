@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,18 @@ import filelock
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 import genenet
 from genenet.dataset import Dataset, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_yaml, remove, write_json, write_text, write_yaml
-from genenet.genes import EncoderDecoder, UNet, from_dict
+from genenet.genes import NetworkRoot, UNet, from_dict
 from genenet.network import Network
 from genenet.settings import TrainingSettings
 from genenet.wording import plural
+from search import goals
 from search.samplers import SAMPLERS, SeededSampler, suggesting
 from search.space import Limits, Space, problem
 from search.trial import MAX_ATTEMPTS, Trial
@@ -76,6 +78,7 @@ class Study:
             self.n_trials = int(self.settings["n_trials"])
             self.sampler = str(self.settings["sampler"])
             self.limits = Limits(**self.settings["limits"])
+            self.objectives = tuple(self.settings.get("objectives", ["adjusted_rand"]))
             self.space = Space.from_dict(self.settings["space"])
             self.training = TrainingSettings.from_dict(self.settings["training"], "study.yaml: training")
         except (KeyError, TypeError) as error:
@@ -97,7 +100,8 @@ class Study:
         sampler: str = "random",
         seed: int = 0,
         limits: Limits | None = None,
-        baseline: EncoderDecoder | bool = True,
+        objectives: Sequence[str] = ("adjusted_rand",),
+        baseline: NetworkRoot | bool = True,
     ) -> "Study":
         """Make a study's folder; the same call again opens it.
 
@@ -108,9 +112,11 @@ class Study:
             steps: Optimizer steps per trial; short for `training`.
             training: How each network is trained.
             n_trials: Networks to draw from the space; the baseline comes on top.
-            sampler: `random` or `tpe`.
+            sampler: `random`, `tpe` or `evolution`.
             seed: Of every draw, weight and window.
             limits: What a network may cost.
+            objectives: What the sampler learns from, the most important first: `adjusted_rand`, `mean_iou`, `accuracy`,
+                and, the less the better, `n_parameters`, `n_multiply_adds_per_voxel`, `training_bytes`.
             baseline: A blueprint to be trained first, under the same budget; True for the original U-Net with same
                 padding, so that it learns from windows as large as the space's base.
 
@@ -122,6 +128,7 @@ class Study:
             training = dataclasses.replace(training, steps=steps)
         if n_trials < 0:
             raise InputError(f"`n_trials` must be at least 0, but got {n_trials}")
+        goals.check(tuple(objectives))
         if sampler not in SAMPLERS:
             raise InputError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but got {sampler!r}")
         opened = Dataset.open(data)
@@ -132,7 +139,7 @@ class Study:
                 f"but {opened.name} has {opened.n_classes} and {opened.n_channels}"
             )
         if baseline is True:
-            window = base.window_shape().output[0]
+            window = base.window_shape().output[-1]
             baseline = UNet(base.n_classes, base.n_channels, padding="same", window_size=max(window, 16))
         settings = {
             "study": 1,
@@ -144,7 +151,8 @@ class Study:
             "sampler": sampler,
             "seed": seed,
             "limits": dataclasses.asdict(limits or Limits()),
-            "baseline": baseline.to_dict() if isinstance(baseline, EncoderDecoder) else None,
+            "objectives": list(objectives),
+            "baseline": baseline.to_dict() if isinstance(baseline, NetworkRoot) else None,
             "versions": {
                 "genenet": genenet.__version__,
                 **{name: importlib.metadata.version(name) for name in ("keras", "optuna", "numpy")},
@@ -159,7 +167,7 @@ class Study:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         write_yaml(path, settings)
         study = cls(folder)
-        if isinstance(baseline, EncoderDecoder):
+        if isinstance(baseline, NetworkRoot):
             study.enqueue(baseline, label="baseline")
         return study
 
@@ -203,7 +211,11 @@ class Study:
             storage = JournalStorage(JournalFileBackend(str(self.folder / "optuna.journal")))
             sampler = SeededSampler(self.sampler, self.seed)
             self._optuna = optuna.create_study(
-                storage=storage, study_name="genenet", sampler=sampler, direction="maximize", load_if_exists=True
+                storage=storage,
+                study_name="genenet",
+                sampler=sampler,
+                directions=[StudyDirection[goals.DIRECTIONS[name].upper()] for name in self.objectives],
+                load_if_exists=True,
             )
         return self._optuna
 
@@ -212,7 +224,7 @@ class Study:
         folders = sorted((self.folder / "trials").glob("[0-9]*"), key=lambda path: int(path.name))
         return [Trial(folder) for folder in folders if (folder / "state.json").exists()]
 
-    def enqueue(self, blueprint: EncoderDecoder, label: str = "") -> None:
+    def enqueue(self, blueprint: NetworkRoot, label: str = "") -> None:
         """Have a blueprint of one's own tried next, on top of `n_trials`."""
         with self._lock:
             self.optuna_study.enqueue_trial({}, user_attrs={"blueprint": blueprint.to_dict(), "label": label})
@@ -249,7 +261,7 @@ class Study:
         return self._draw()
 
     def _draw(self) -> tuple[filelock.BaseFileLock | None, Trial | None]:
-        """The next trial of the budget; blueprints over the limits are counted and drawn again."""
+        """The next trial of the budget; blueprints that need not be trained are counted and drawn again."""
         for _ in range(MAX_REJECTED_IN_A_ROW):
             waiting = self.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not waiting and self.n_drawn() >= self.n_trials:
@@ -260,7 +272,7 @@ class Study:
                 lock.acquire(timeout=0)
                 return lock, trial
         raise InputError(
-            f"{MAX_REJECTED_IN_A_ROW} blueprints in a row could not be built or were over the limits; "
+            f"{MAX_REJECTED_IN_A_ROW} blueprints in a row could not be built, were over the limits or had been tried; "
             "widen the limits, or narrow the space"
         )
 
@@ -281,9 +293,9 @@ class Study:
         trial = Trial(self.folder / "trials" / f"{asked.number:04d}")
         given = asked.user_attrs.get("blueprint")
         net = from_dict(given) if given is not None else self.space.sample(suggesting(asked))
-        room = min(part.shape for part in self.data.training)[-2:]
+        room = min(part.shape for part in self.data.training)
         batch_size = self.training.windows.batch_size
-        reason = None if given is not None else problem(net, self.limits, batch_size, room)
+        reason = None if given is not None else problem(net, self.limits, batch_size, room) or self._tried(net)
         remove(trial.folder)
         trial.folder.mkdir(parents=True)
         write_json(trial.folder / "blueprint.json", net.to_dict())
@@ -298,6 +310,15 @@ class Study:
         logger.info("trial %d is rejected: %s", trial.number, reason)
         return None
 
+    def _tried(self, net: NetworkRoot) -> str | None:
+        """Why a child of evolution need not be trained: it may be like its parent, or like an earlier child."""
+        if self.sampler != "evolution":
+            return None
+        for trial in self.trials():
+            if trial.state["state"] != "rejected" and trial.blueprint == net:
+                return f"it is the same as trial {trial.number}"
+        return None
+
     def finish(self, trial: Trial, state: str, **details: Any) -> None:
         """Tell the sampler how a trial ended, then write it down.
 
@@ -309,7 +330,8 @@ class Study:
         known = {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}
         with self._lock:
             if state == "done":
-                self.optuna_study.tell(trial.number, float(details["adjusted_rand"]), skip_if_finished=True)
+                told = goals.values(self.objectives, details, trial.blueprint, self.training.windows.batch_size)
+                self.optuna_study.tell(trial.number, told, skip_if_finished=True)
             else:
                 self.optuna_study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             trial.write_state(state, **{**known, **details})

@@ -10,7 +10,7 @@ from typing import Any
 import filelock
 
 from genenet.folder import read_json, write_json
-from genenet.genes import EncoderDecoder, from_dict
+from genenet.genes import NetworkRoot, from_dict
 from genenet.network import Network
 
 # A trial whose process was killed this often is given up: it is the trial that kills, by taking all memory, say.
@@ -33,7 +33,7 @@ class Trial:
         return int(self.folder.name)
 
     @property
-    def blueprint(self) -> EncoderDecoder:
+    def blueprint(self) -> NetworkRoot:
         """What is tried."""
         return from_dict(read_json(self.folder / "blueprint.json"))
 

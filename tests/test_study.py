@@ -48,7 +48,8 @@ def create(folder, data_file, **options):
 
 
 def blueprints(study):
-    return [json.dumps(trial.blueprint.to_dict(), sort_keys=True) for trial in study.trials()]
+    tried = [trial for trial in study.trials() if trial.state["state"] != "rejected"]
+    return [json.dumps(trial.blueprint.to_dict(), sort_keys=True) for trial in tried]
 
 
 # -- spaces ---
@@ -123,6 +124,7 @@ def test_limits_say_why():
     assert "31,030,658 parameters are more than 1,000" in problem(net, Limits(max_parameters=1000), 1)
     assert "more than 1 GB" in problem(net, Limits(max_memory_gb=1), 4)
     assert "more than the training part's (64, 64)" in problem(net, Limits(), 1, (64, 64))
+    assert "multiply-adds per voxel are more than 1,000" in problem(net, Limits(max_multiply_adds=1000), 1)
     net.set(window_size=60)
     assert "shrinks to nothing" in problem(net, Limits(), 1)
 
@@ -169,7 +171,7 @@ def test_four_workers_repeat_no_trial(sampler, data_file, tmp_path):
         worker.join()
     found = blueprints(Study.open(study.folder))
     assert len(found) == len(set(found)) == 16
-    assert all(trial.state["state"] == "done" for trial in study.trials())
+    assert {trial.state["state"] for trial in study.trials()} <= {"done", "rejected"}
     if sampler == "random":
         assert found == blueprints(once)
 
@@ -274,6 +276,23 @@ def test_blueprints_over_the_limits_are_counted_not_trained(data_file, tmp_path)
     hopeless = create(tmp_path / "hopeless", data_file, limits=Limits(max_parameters=10))
     with pytest.raises(gn.InputError, match="500 blueprints in a row"):
         work(hopeless, score)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "evolution"])
+def test_costs_may_be_objectives(sampler, data_file, tmp_path):
+    options = {"n_trials": 14, "sampler": sampler, "objectives": ("adjusted_rand", "n_multiply_adds_per_voxel")}
+    study = create(tmp_path / "study", data_file, **options)
+    work(study, score)
+    trials = study.optuna_study.trials
+    for trial, entry in zip(trials, study.trials(), strict=True):
+        expected = [entry.state["adjusted_rand"], entry.blueprint.cost().n_multiply_adds_per_voxel]
+        assert trial.values == pytest.approx(expected)
+    assert study.optuna_study.best_trials
+    assert Study.open(study.folder).objectives == options["objectives"]
+    with pytest.raises(gn.InputError, match="there is no objective `speed`"):
+        create(tmp_path / "other", data_file, objectives=("speed",))
+    with pytest.raises(gn.InputError, match="each once"):
+        create(tmp_path / "other", data_file, objectives=())
 
 
 def test_the_baseline_comes_first_and_on_top(data_file, tmp_path):

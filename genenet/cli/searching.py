@@ -43,26 +43,37 @@ def init(
     seconds: Annotated[float | None, typer.Option(help="Training time per network.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     settings: Settings = None,
-    sampler: Annotated[str, typer.Option(help="random or tpe.")] = "random",
+    sampler: Annotated[str, typer.Option(help="random, tpe or evolution.")] = "random",
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     window: Annotated[int, typer.Option(help="Side of the default space's windows, in voxels.")] = 192,
     max_parameters: Annotated[int | None, typer.Option(help="Draw again beyond this.")] = None,
     max_memory_gb: Annotated[float | None, typer.Option(help="Draw again beyond this estimate.")] = None,
+    max_multiply_adds: Annotated[float | None, typer.Option(help="Draw again beyond this, per voxel.")] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="What the sampler learns from; may be repeated, the first counts most.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Search around this kind of network; docs/vocabulary.md has them.")] = (
+        "EncoderDecoder"
+    ),
     baseline: Annotated[bool, typer.Option("--baseline/--no-baseline", help="Train the original U-Net too.")] = True,
 ) -> None:
     """Make a study's folder."""
     from genenet.dataset import Dataset
     from genenet.folder import read_yaml
-    from genenet.genes import EncoderDecoder
     from search.defaults import default_space
     from search.space import Limits, Space
     from search.study import Study
 
     opened = Dataset.open(data)
-    chosen = default_space(opened.n_classes, opened.n_channels, window_size=window)
+    chosen = default_space(
+        opened.n_classes,
+        opened.n_channels,
+        window_size=window,
+        preset=preset,
+        voxel_size_nm=opened.voxel_size_nm,
+    )
     if space is not None:
-        base = EncoderDecoder(opened.n_classes, opened.n_channels, window_size=window)
-        chosen = Space.from_dict(read_yaml(space), base)
+        chosen = Space.from_dict(read_yaml(space), chosen.base)
     made = Study.create(
         study,
         chosen,
@@ -71,7 +82,8 @@ def init(
         n_trials=trials,
         sampler=sampler,
         seed=seed,
-        limits=Limits(max_parameters, max_memory_gb),
+        limits=Limits(max_parameters, max_memory_gb, max_multiply_adds),
+        objectives=tuple(objective or ("adjusted_rand",)),
         baseline=baseline,
     )
     say(f"{made.folder} is a study of {plural(made.n_trials, 'network')}; `genenet search run {study}` works on it")

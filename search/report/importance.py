@@ -69,7 +69,7 @@ def read_values(study: Study) -> "pd.DataFrame":
     import pandas as pd
 
     trials = study.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    values = pd.DataFrame([{**_gather(trial.params), SCORE: trial.value} for trial in trials if trial.params])
+    values = pd.DataFrame([{**_gather(trial.params), SCORE: trial.values[0]} for trial in trials if trial.params])
     deeper = [name for name in values.columns if name.endswith(DEEPER)]
     values[deeper] = values[deeper].fillna(0.0)  # no gene of that level drew anything
     return values

@@ -80,6 +80,7 @@ def _search(study: Study, results: Results) -> dict[str, str]:
 
 def _limits(limits: Limits) -> str:
     said = [f"{limits.max_parameters:,} parameters"] if limits.max_parameters is not None else []
+    said += [f"{limits.max_multiply_adds:,.0f} multiply-adds per voxel"] if limits.max_multiply_adds is not None else []
     said += [f"{limits.max_memory_gb:g} GB per training step"] if limits.max_memory_gb is not None else []
     return f"at most {listed(said)}" if said else "none"
 

@@ -1,0 +1,101 @@
+"""Predicted memory of a training step over the measured rise of peak resident memory.
+
+    python -m benchmarks.memory
+
+Every blueprint trains one step on a tiny window and one on its own in a fresh process; both differences, predicted and
+measured, are between the two. Blueprints are drawn from the default spaces of the presets, batch sizes such that more
+than 500 MB are predicted. Ends with JSON lines.
+"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+from genenet.errors import InputError
+from genenet.genes import PRESETS, NetworkRoot
+from search.defaults import default_space
+
+N_BLUEPRINTS, LEAST_BYTES, MOST_BYTES = 10, 500e6, 4e9
+
+# Peak resident memory in bytes after a tiny step, and after one of full size.
+STEPS = """
+import json, sys
+import numpy as np
+from genenet.device import import_keras
+keras = import_keras()
+from genenet import from_dict
+from genenet.build import build_model
+from genenet.losses import cross_entropy
+
+def peak():
+    with open("/proc/self/status") as stream:
+        return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM"))
+
+blueprint, tiny, window, batch_size = json.loads(sys.argv[1])
+net = from_dict(blueprint)
+plan = net.plan_layers()
+trainer = build_model(plan, (*[None] * plan.n_dims, net.n_channels), name="net").trainer
+trainer.compile(keras.optimizers.Adam(), [cross_entropy() for _ in plan.heads])
+peaks = []
+for size, count in ((tiny, 1), (window, batch_size)):
+    out = plan.window_shape(tuple(size)).output
+    images = np.zeros((count, *size, net.n_channels), np.float32)
+    labels, weights = np.zeros((count, *out), np.int32), np.ones((count, *out), np.float32)
+    trainer.train_on_batch(images, [labels] * len(plan.heads), [weights] * len(plan.heads))
+    peaks.append(peak())
+print(json.dumps(peaks))
+"""
+
+
+def tiny_window(net: NetworkRoot) -> tuple[int, ...]:
+    """The smallest window that fits."""
+    plan = net.plan_layers()
+    for size in range(1, 1024):
+        try:
+            return plan.window_shape((size,) * plan.n_dims).input
+        except InputError:
+            continue
+    raise AssertionError
+
+
+def draw(rng: np.random.Generator) -> tuple[NetworkRoot, tuple[int, ...], tuple[int, ...], int]:
+    """A blueprint, a tiny window, its own window and a batch size for which enough memory is predicted."""
+    while True:
+        preset = PRESETS[int(rng.integers(len(PRESETS)))].__name__
+        net = default_space(5, preset=preset, window_size=int(rng.choice((96, 128, 192)))).sample(rng)
+        try:
+            tiny, window = tiny_window(net), net.window_shape().input
+        except InputError:
+            continue
+        for batch_size in (1, 2, 4, 8):
+            rise = net.cost(window, batch_size).training_bytes - net.cost(tiny).training_bytes
+            if LEAST_BYTES < rise < MOST_BYTES:
+                return net, tiny, window, batch_size
+
+
+def main() -> None:
+    """Draw blueprints, measure, compare."""
+    rng = np.random.default_rng(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    ratios = []
+    for _ in range(N_BLUEPRINTS):
+        net, tiny, window, batch_size = draw(rng)
+        predicted = net.cost(window, batch_size).training_bytes - net.cost(tiny).training_bytes
+        asked = json.dumps([net.to_dict(), tiny, window, batch_size])
+        done = subprocess.run([sys.executable, "-c", STEPS, asked], capture_output=True, text=True, check=True)
+        first, second = json.loads(done.stdout.strip().splitlines()[-1])
+        ratios.append(predicted / (second - first))
+        said = f"{net.kind} {net.n_parameters:,} {window} x {batch_size}"
+        print(
+            f"{said}: {predicted / 1e6:.0f} MB, measured {(second - first) / 1e6:.0f} MB, {ratios[-1]:.2f}", flush=True
+        )
+    within = sum(0.7 <= ratio <= 1.3 for ratio in ratios)
+    print(json.dumps({
+        "benchmark": "memory", "ratio": "within_30_percent", "value": within / len(ratios), "target": 0.8,
+        "ratios": [round(ratio, 2) for ratio in ratios],
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
