@@ -157,9 +157,16 @@ class MeanPool(Pool):
 
 
 @dataclasses.dataclass(frozen=True)
-class StridedConvolution(Pool):
-    """A convolution whose kernel and stride are `factor`: neighbours are weighed and added, not padded."""
+class Patches(Operation):
+    """A convolution whose kernel and stride are `factor`, so that no two patches overlap; what it shares either way.
 
+    Attributes:
+        factor: Sides of a patch, per axis.
+        features: Channels out.
+        penalties: On kernel and bias.
+    """
+
+    factor: tuple[int, ...]
     features: int = 1
     penalties: Penalties = Penalties()
 
@@ -168,8 +175,13 @@ class StridedConvolution(Pool):
         return self.features
 
     def n_parameters(self, inputs: Sequence[int]) -> int:
-        """A kernel per pair of channels, and the biases."""
+        """A patch per pair of channels, and the biases."""
         return self.features * (math.prod(self.factor) * inputs[0] + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class StridedConvolution(Patches, Pool):
+    """Neighbours are weighed and added."""
 
     def n_multiply_adds(self, inputs: Sequence[int]) -> int:
         """One per kernel entry."""
@@ -197,19 +209,8 @@ class Repeat(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
-class TransposedConvolution(Repeat):
-    """A transposed convolution with kernel = stride = `factor`: every element becomes a small patch."""
-
-    features: int = 1
-    penalties: Penalties = Penalties()
-
-    def n_channels(self, inputs: Sequence[int]) -> int:
-        """One per feature."""
-        return self.features
-
-    def n_parameters(self, inputs: Sequence[int]) -> int:
-        """A patch per pair of channels, and the biases."""
-        return self.features * (math.prod(self.factor) * inputs[0] + 1)
+class TransposedConvolution(Patches, Repeat):
+    """Every element becomes a small patch."""
 
     def n_multiply_adds(self, inputs: Sequence[int]) -> int:
         """Every element of the output comes from one of the input."""
