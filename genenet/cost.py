@@ -5,16 +5,10 @@ import math
 
 from genenet.operations import (
     Activation,
-    Add,
-    Concatenate,
-    Convolution,
-    Crop,
     Dropout,
     MaxPool,
     Multiply,
-    Normalization,
     Softmax,
-    SqueezeExcitation,
 )
 from genenet.plan import IMAGE, Plan, PlannedLayer
 
@@ -86,7 +80,7 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
     pools, what is normalised. On its way back every value has a gradient, which is let go where it was used. Weights,
     their gradients and Adam's two moments come on top.
     """
-    kept = {name for name in plan.layers if name == IMAGE}
+    kept = {IMAGE}
     for name, layer in plan.layers.items():
         kept |= needed_backwards(plan, name, layer)
     volume = {name: batch_size * layer.n_channels * math.prod(sizes[name]) for name, layer in plan.layers.items()}
@@ -98,16 +92,11 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
 def needed_backwards(plan: Plan, name: str, layer: PlannedLayer) -> set[str]:
     """The layers whose outputs a layer's backward pass reads."""
     operation = layer.operation
-    if isinstance(operation, (Convolution, Multiply, SqueezeExcitation, Normalization)) or operation.n_parameters(
-        [plan.layers[source].n_channels for source in layer.inputs]
-    ):
+    n_parameters = operation.n_parameters([plan.layers[source].n_channels for source in layer.inputs])
+    if n_parameters or isinstance(operation, Multiply):
         return set(layer.inputs)
     if isinstance(operation, MaxPool):
         return {name, *layer.inputs}
     if isinstance(operation, Activation):
         return set(layer.inputs) if operation.function in NEEDS_INPUT else {name}
-    if isinstance(operation, (Softmax, Dropout)):
-        return {name}
-    if isinstance(operation, (Add, Concatenate, Crop)):
-        return set()
-    return set()
+    return {name} if isinstance(operation, (Softmax, Dropout)) else set()

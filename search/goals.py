@@ -39,5 +39,5 @@ def values(objectives: tuple[str, ...], found: dict[str, Any], net: NetworkRoot,
         net: The trial's blueprint.
         batch_size: Windows per training step.
     """
-    cost = net.cost(batch_size=batch_size)
+    cost = None if found.keys() >= set(objectives) else net.cost(batch_size=batch_size)
     return [float(found[name] if name in found else getattr(cost, name)) for name in objectives]

@@ -37,7 +37,6 @@ from genenet.genes.vocabulary import (
 )
 from genenet.operations import (
     Activation,
-    Add,
     Convolution,
     DepthwiseConvolution,
     Dropout,
@@ -172,12 +171,7 @@ class Conv(Gene):
     def add_shortcut(self, plan: Plan, last: str, shortcut: str) -> str:
         """Plan the sum of what was convolved and an earlier layer, projected where its channels differ: `sum`."""
         sources = [Source(self.path, last), Source(self.path, shortcut, "sum", kernel_penalties(self))]
-        first, other = plan.align(sources, gene=self.path)
-        n_channels = plan.layers[first].n_channels
-        if plan.layers[other].n_channels != n_channels:
-            projection = Convolution(n_channels, (1,) * plan.n_dims, penalties=kernel_penalties(self))
-            other = plan.add(projection, other, gene=self.path, part="project")
-        return plan.add(Add(), (first, other), gene=self.path, part="sum")
+        return plan.merge(sources, gene=self.path)
 
 
 class Head(Gene):

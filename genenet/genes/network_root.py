@@ -151,11 +151,7 @@ class NetworkRoot(Root):
             window: What a call reads, voxels per axis; the nearest that fits is taken. The training window if left out.
             batch_size: Windows per training step.
         """
-        plan = self.plan_layers()
-        wanted = self.window_size if window is None else window
-        if isinstance(wanted, int):
-            wanted = (wanted, wanted) if self.n_dims == 2 else (self.window_depth, wanted, wanted)
-        return cost(plan, plan.window_shape(wanted).input, batch_size)
+        return cost(self.plan_layers(), self.window_shape(window).input, batch_size)
 
     def plot(self, path: "Path | str | None" = None) -> "Figure":
         """Draw the gene tree beside the network; see `genenet.plot.plot`."""
