@@ -31,6 +31,10 @@ class Operation:
         """Elements out for elements in along an axis; not positive where nothing is left, -1 where it cannot be."""
         return size
 
+    def keeps_size(self, axis: int) -> bool:
+        """Whether as many elements come out as go in, however many they are."""
+        return False
+
     def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
         """Stride and offset out for those in."""
         return stride, offset
@@ -43,6 +47,10 @@ class Operation:
 @dataclasses.dataclass(frozen=True)
 class Pointwise(Operation):
     """An operation that keeps sizes and positions."""
+
+    def keeps_size(self, axis: int) -> bool:
+        """Always."""
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +106,10 @@ class Convolution(Operation):
 
     def _reach(self, axis: int) -> int:
         return self.dilation * (self.kernel[axis] - 1)
+
+    def keeps_size(self, axis: int) -> bool:
+        """With zeros around, or where it sees a voxel alone."""
+        return self.same or not self._reach(axis)
 
     def size(self, size: int, axis: int) -> int:
         """As large as the input, or shorter by the kernel's reach."""

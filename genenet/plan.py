@@ -5,15 +5,29 @@ without Keras: which windows fit, where the output lies in the input, how much c
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from genenet.errors import InputError
-from genenet.operations import Activation, Add, Concatenate, Convolution, Crop, Image, Multiply, Operation, Penalties
+from genenet.operations import (
+    Activation,
+    Add,
+    Concatenate,
+    Convolution,
+    Crop,
+    Image,
+    Multiply,
+    Operation,
+    Penalties,
+    Pointwise,
+)
 
 IMAGE = "image"
 
 
+@functools.lru_cache(maxsize=2**16)
 def swap_separator(name: str) -> str:
     """Turn a gene's path into the name of its layer, or a layer's name into a path.
 
@@ -25,8 +39,7 @@ def swap_separator(name: str) -> str:
     return "/".join(part.replace("/", "__") for part in name.split("__"))
 
 
-@dataclasses.dataclass(frozen=True)
-class PlannedLayer:
+class PlannedLayer(NamedTuple):
     """One layer to be built.
 
     Attributes:
@@ -59,8 +72,7 @@ class WindowShape:
         return tuple((i - o) // 2 for i, o in zip(self.input, self.output, strict=True))
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """One input of a gene that merges several.
 
     Attributes:
@@ -133,7 +145,9 @@ class Plan:
         inputs = (inputs,) if isinstance(inputs, str) else inputs
         sources = [self.layers[name] for name in inputs]
         name = swap_separator(f"{gene}/{part}" if part else gene)
-        grid = tuple(operation.grid(*sources[0].grid[axis], axis) for axis in range(self.n_dims))
+        grid = sources[0].grid
+        if not isinstance(operation, Pointwise):
+            grid = tuple(operation.grid(*place, axis) for axis, place in enumerate(grid))
         n_channels = operation.n_channels([source.n_channels for source in sources])
         self.layers[name] = PlannedLayer(name, gene, operation, inputs, n_channels, grid)
         self.outputs[gene] = name
@@ -283,39 +297,28 @@ class Plan:
         Raises:
             InputError: The window shrinks to nothing; names the gene where it happens.
         """
-        chosen = [self._nearest(size, axis) for axis, size in enumerate(shape)]
-        return WindowShape(tuple(chosen), self.sizes(tuple(chosen))[self.output.name])
+        stride = self.total_stride
+        chosen = [self._nearest(size, axis, stride[axis]) for axis, size in enumerate(shape)]
+        return WindowShape(tuple(size for size, _ in chosen), tuple(core for _, core in chosen))
 
-    def _nearest(self, size: int, axis: int) -> int:
-        for distance in range(self.total_stride[axis] + 1):
+    def _nearest(self, size: int, axis: int, stride: int) -> tuple[int, int]:
+        """The nearest size along an axis that fits, and the output's."""
+        line = Line(self, axis)
+        for distance in range(stride + 1):
             for candidate in (size + distance, size - distance):
-                if candidate > 0 and self.fits(candidate, axis):
-                    return candidate
-        smallest = next((n for n in range(size, size + 8192) if self.fits(n, axis)), None)
+                core = line.walk(candidate)[0] if candidate > 0 else 0
+                if core:
+                    return candidate, core
+        smallest = next((n for n in range(size, size + 8192) if line.walk(n)[0]), None)
         cure = f"the smallest window that fits is {smallest}" if smallest else "no window fits"
-        blame = self._where_it_ends(size, axis)
-        raise InputError(f"a window of {size} shrinks to nothing at {blame}; {cure}")
-
-    def _walk(self, size: int, axis: int) -> tuple[int, str]:
-        """The output's size along one axis, or `(0, gene)` where the window ends."""
-        sizes = {IMAGE: size}
-        for name, layer in self.layers.items():
-            if name != IMAGE:
-                came = {sizes[source] for source in layer.inputs}
-                sizes[name] = layer.operation.size(next(iter(came)), axis)
-                if len(came) > 1 or sizes[name] < 1:
-                    return 0, layer.gene
-        return sizes[self.output.name], ""
+        # The gene that the window reaches furthest, over the sizes within one stride.
+        order = {layer.gene: index for index, layer in enumerate(self.layers.values())}
+        ends = [line.walk(n)[1] for n in range(max(size - stride, 1), size + stride + 1)]
+        raise InputError(f"a window of {size} shrinks to nothing at {max(ends, key=lambda gene: order[gene])}; {cure}")
 
     def fits(self, size: int, axis: int) -> bool:
         """Whether an input of `size` voxels along an axis goes through all layers."""
-        return self._walk(size, axis)[0] > 0
-
-    def _where_it_ends(self, size: int, axis: int) -> str:
-        """The gene that the window reaches furthest, over the sizes within one stride."""
-        order = {layer.gene: index for index, layer in enumerate(self.layers.values())}
-        near = range(max(size - self.total_stride[axis], 1), size + self.total_stride[axis] + 1)
-        return max((self._walk(n, axis)[1] for n in near), key=lambda gene: order[gene])
+        return Line(self, axis).walk(size)[0] > 0
 
     def needs(self, first: int, end: int, axis: int) -> dict[str, tuple[int, int]]:
         """The range of every layer that a range of the outputs reads along an axis: first and one past the last.
@@ -352,3 +355,33 @@ class Plan:
                 after = max(after, end * step + 2 * cut)
             halo.append((int(before) + start, int(after) - stride - start))
         return tuple(halo)
+
+
+class Line:
+    """The sizes along one axis, to try many: only the layers that change them, or need inputs of the same size."""
+
+    def __init__(self, plan: Plan, axis: int) -> None:
+        self.axis = axis
+        self.steps: list[tuple[tuple[int, ...], Operation, str]] = []
+        place = {IMAGE: 0}
+        for name, layer in plan.layers.items():
+            if name == IMAGE:
+                continue
+            came = {place[source] for source in layer.inputs}
+            if len(came) == 1 and layer.operation.keeps_size(axis):
+                (place[name],) = came
+            else:
+                self.steps.append((tuple(came), layer.operation, layer.gene))
+                place[name] = len(self.steps)
+        self.end = place[plan.output.name]
+
+    def walk(self, size: int) -> tuple[int, str]:
+        """The output's size, or `(0, gene)` where a window of a size ends."""
+        sizes = [size]
+        for came, operation, gene in self.steps:
+            first = sizes[came[0]]
+            after = operation.size(first, self.axis)
+            if after < 1 or any(sizes[other] != first for other in came[1:]):
+                return 0, gene
+            sizes.append(after)
+        return sizes[self.end], ""

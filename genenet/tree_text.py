@@ -2,8 +2,9 @@
 
 import textwrap
 
-from genenet.gene import Gene, Root
+from genenet.gene import Gene
 from genenet.hyperparameters import Categorical, Hyperparameter
+from genenet.root import Root
 
 WIDTH = 118
 

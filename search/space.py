@@ -1,8 +1,8 @@
 """The blueprints that a search may try: a range per hyperparameter and per level of the gene tree."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,8 +55,7 @@ class Levels:
         object.__setattr__(self, "levels", tuple(levels))
 
 
-@dataclasses.dataclass(frozen=True)
-class Whole:
+class Whole(NamedTuple):
     """Whole numbers `low`, `low + step`, ... up to `high`: what a sampler draws from."""
 
     low: int
@@ -76,10 +75,10 @@ def drawing(rng: np.random.Generator) -> Draw:
 
     def draw(name: str, domain: Domain) -> Any:
         if isinstance(domain, Choice):
-            return domain.options[int(rng.integers(len(domain.options)))]
+            return domain.options[int(rng.random() * len(domain.options))]
         if isinstance(domain, Whole):
-            return domain.low + domain.step * int(rng.integers((domain.high - domain.low) // domain.step + 1))
-        return float(rng.uniform(domain.low, domain.high))
+            return domain.low + domain.step * int(rng.random() * ((domain.high - domain.low) // domain.step + 1))
+        return domain.low + rng.random() * (domain.high - domain.low)
 
     return draw
 
@@ -115,6 +114,7 @@ class Space:
         if any(isinstance(c, bool) or not isinstance(c, (int, float)) or not 0 <= c <= 1 for c in self.deviation):
             raise InputError(f"`deviation` must be chances from 0 to 1, one per level, but got {list(deviation)}")
         self.levels: dict[str, tuple[Range | Choice | None, ...]] = {}
+        self._entries: dict[tuple[type[Gene], int], list[tuple[str, Hyperparameter, Range | Choice]]] = {}
         for name, entry in ranges.items():
             if name not in base.vocabulary:
                 raise InputError(
@@ -140,31 +140,38 @@ class Space:
         if isinstance(draw, np.random.Generator):
             draw = drawing(draw)
         net: NetworkRoot = self.base.copy()  # type: ignore[assignment]
-        for depth in range(max(map(len, self.levels.values()), default=0)):
-            changes: dict[str, dict[str, float]] = {}
-            for gene in [gene for gene in net.genes.values() if gene.depth == depth]:
-                entries = list(self.entries(gene))
-                if depth and entries and not self._deviates(gene, draw):
-                    continue
-                for name, declaration, entry in entries:
-                    if depth == 0:
-                        changes.setdefault("", {})[name] = declaration.total(
-                            draw(name, _root_domain(declaration, entry))
-                        )
-                        continue
-                    domain = _delta_domain(declaration, entry, gene.total(name))
-                    if domain is not None:
-                        own = net.deltas.get(gene.path, {}).get(name, 0)
-                        changes.setdefault(gene.path, {})[name] = own + draw(f"{name}@{gene.path}", domain)
-            net.update(changes)
+        deltas = {path: dict(entry) for path, entry in net.deltas.items()}
+
+        def choose(gene: Gene) -> dict[str, float]:
+            entries = self.entries(gene)
+            if not entries or gene.depth and not self._deviates(gene, draw):
+                return {}
+            if not gene.depth:
+                return {
+                    name: declaration.total(draw(name, _root_domain(declaration, entry)))
+                    for name, declaration, entry in entries
+                }
+            totals, own, chosen = net.totals(gene), deltas.get(gene.path, {}), {}
+            for name, declaration, entry in entries:
+                domain = _delta_domain(declaration, entry, totals.get(name, 0))
+                if domain is not None:
+                    chosen[name] = own.get(name, 0) + draw(f"{name}@{gene.path}", domain)
+            return chosen
+
+        net.choose(choose)
         return net
 
-    def entries(self, gene: Gene) -> Iterator[tuple[str, Hyperparameter, Range | Choice]]:
+    def entries(self, gene: Gene) -> list[tuple[str, Hyperparameter, Range | Choice]]:
         """What may change at a gene: names, declarations and ranges of its level."""
-        for name, levels in self.levels.items():
-            entry = levels[gene.depth] if gene.depth < len(levels) else None
-            if entry is not None and name in gene.vocabulary:
-                yield name, gene.vocabulary[name], entry
+        key = type(gene), gene.depth
+        if key not in self._entries:
+            found = [
+                (name, gene.vocabulary[name], levels[gene.depth] if gene.depth < len(levels) else None)
+                for name, levels in self.levels.items()
+                if name in gene.vocabulary
+            ]
+            self._entries[key] = [(name, known, entry) for name, known, entry in found if entry is not None]
+        return self._entries[key]
 
     def _deviates(self, gene: Gene, draw: Draw) -> bool:
         """Whether a gene below the root adds anything; nothing is drawn where it always does."""

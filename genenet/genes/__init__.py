@@ -3,11 +3,11 @@
 from typing import Any
 
 from genenet.errors import InputError
-from genenet.gene import Root
 from genenet.genes.encoder_decoder import EncoderDecoder, ResidualUNet, UNet, UNet3D
 from genenet.genes.hybrid import Hybrid2D3D
 from genenet.genes.network_root import NetworkRoot
 from genenet.genes.pyramid import DilatedNet, PyramidNet
+from genenet.root import Root
 from genenet.wording import known_instead
 
 PRESETS: tuple[type[NetworkRoot], ...] = (UNet, UNet3D, ResidualUNet, DilatedNet, PyramidNet, Hybrid2D3D)

@@ -1,6 +1,7 @@
 """Genes that compute: one convolution and what follows it, and the heads."""
 
-from typing import ClassVar
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 from genenet.gene import Gene, Kinds, Reads
 from genenet.genes.edges import (
@@ -17,6 +18,7 @@ from genenet.genes.edges import (
     features_of,
     kernel_penalties,
     kernel_shape,
+    penalties,
 )
 from genenet.genes.vocabulary import (
     ACTIVATION,
@@ -33,7 +35,6 @@ from genenet.genes.vocabulary import (
     PADDING,
     SPATIAL_MODE,
     SQUEEZE_EXCITATION,
-    penalty,
 )
 from genenet.operations import (
     Activation,
@@ -41,7 +42,7 @@ from genenet.operations import (
     DepthwiseConvolution,
     Dropout,
     Normalization,
-    Penalties,
+    Operation,
     Repeat,
     Softmax,
     SqueezeExcitation,
@@ -50,6 +51,22 @@ from genenet.plan import Output, Plan, Source, swap_separator
 
 # The hidden layer of squeeze and excitation has so many times fewer channels.
 REDUCTION = 8
+
+
+class Steps(NamedTuple):
+    """The operations of a convolution gene.
+
+    Attributes:
+        depthwise: What comes before, where it is separable; with as many features as the input has channels.
+        convolution: The convolution.
+        normalization: What follows, if anything.
+        after: What comes last, by part: `act`, `squeeze`, `drop`.
+    """
+
+    depthwise: DepthwiseConvolution | None
+    convolution: Convolution
+    normalization: Normalization | None
+    after: tuple[tuple[str, Operation], ...]
 
 
 class Conv(Gene):
@@ -127,15 +144,13 @@ class Conv(Gene):
 
     def merge(self, plan: Plan) -> str:
         """Plan the edges and bring them together; gives the merged layer's name."""
-        for edge in self.children[:1]:
-            edge.plan(plan)
-        sources = []
-        for index, edge in enumerate(self.children):
-            if index and edge.merge == "none":
-                continue
-            if index:
+        first, *others = self.children
+        first.plan(plan)
+        sources = [Source(first.path, plan.outputs[first.path])]
+        for edge in others:
+            if edge.merge != "none":
                 edge.plan(plan)
-            sources.append(Source(edge.path, plan.outputs[edge.path], edge.merge, kernel_penalties(edge)))
+                sources.append(edge.as_source(plan))
         return plan.merge(sources, gene=self.path)
 
     def plan(self, plan: Plan) -> None:
@@ -144,29 +159,50 @@ class Conv(Gene):
 
     def convolve(self, plan: Plan, merged: str) -> str:
         """Plan the convolution and its `norm`; separable: `depthwise` before."""
-        last = merged
-        kernel = kernel_shape(self, plan)
-        common = {"same": self.padding == "same", "penalties": kernel_penalties(self)}
-        bias = self.normalization == "none"
-        dilation = self.dilation * self.dilation_factor
-        if self.convolution == "separable":
-            depthwise = DepthwiseConvolution(plan.layers[last].n_channels, kernel, dilation, bias=False, **common)
+        last, steps = merged, self.steps(plan.n_dims)
+        if steps.depthwise is not None:
+            depthwise = dataclasses.replace(steps.depthwise, features=plan.layers[last].n_channels)
             last = plan.add(depthwise, last, gene=self.path, part="depthwise")
-            kernel = (1,) * plan.n_dims
-        last = plan.add(Convolution(self.features, kernel, dilation, bias=bias, **common), last, gene=self.path)
-        if self.normalization != "none":
-            last = plan.add(Normalization(self.normalization), last, gene=self.path, part="norm")
+        last = plan.add(steps.convolution, last, gene=self.path)
+        if steps.normalization is not None:
+            last = plan.add(steps.normalization, last, gene=self.path, part="norm")
         return last
 
     def finish(self, plan: Plan, last: str) -> None:
         """Plan what follows: `act`, `squeeze`, `drop`."""
-        on_activations = Penalties(penalty(self.log10_l1_activation), penalty(self.log10_l2_activation))
-        last = plan.add(Activation(self.activation, on_activations), last, gene=self.path, part="act")
-        if self.squeeze_excitation == "on":
-            last = plan.add(SqueezeExcitation(REDUCTION), last, gene=self.path, part="squeeze")
-        if self.dropout > 0:
-            plan.add(Dropout(self.dropout), last, gene=self.path, part="drop")
+        for part, operation in self.steps(plan.n_dims).after:
+            last = plan.add(operation, last, gene=self.path, part=part)
         plan.chain.append(self.path)
+
+    def steps(self, n_dims: int) -> "Steps":
+        """What is computed one after the other; worked out once for all convolutions with the same values."""
+        key = type(self), n_dims, self.scale, self.dilation_factor
+        return self.root.values(self).remembered(key, lambda: self._steps(n_dims))
+
+    def _steps(self, n_dims: int) -> "Steps":
+        kernel, features = kernel_shape(self, n_dims), self.features
+        dilation, same, on_kernels = (
+            self.dilation * self.dilation_factor,
+            self.padding == "same",
+            kernel_penalties(self),
+        )
+        depthwise = None
+        if self.convolution == "separable":
+            depthwise = DepthwiseConvolution(1, kernel, dilation, same, bias=False, penalties=on_kernels)
+            kernel = (1,) * n_dims
+        normalized = self.normalization != "none"
+        on_activations = penalties(self.log10_l1_activation, self.log10_l2_activation)
+        after: list[tuple[str, Operation]] = [("act", Activation(self.activation, on_activations))]
+        if self.squeeze_excitation == "on":
+            after.append(("squeeze", SqueezeExcitation(REDUCTION)))
+        if self.dropout > 0:
+            after.append(("drop", Dropout(self.dropout)))
+        return Steps(
+            depthwise,
+            Convolution(features, kernel, dilation, same, not normalized, on_kernels),
+            Normalization(self.normalization) if normalized else None,
+            tuple(after),
+        )
 
     def add_shortcut(self, plan: Plan, last: str, shortcut: str) -> str:
         """Plan the sum of what was convolved and an earlier layer, projected where its channels differ: `sum`."""

@@ -1,6 +1,7 @@
 """Edges: where a convolution's input comes from, how it gets there, and how it joins the others."""
 
 import abc
+import functools
 from typing import ClassVar
 
 from genenet.errors import InputError
@@ -32,7 +33,13 @@ from genenet.plan import Plan, Source
 
 def kernel_penalties(gene: Gene) -> Penalties:
     """The penalties on a gene's kernels and biases."""
-    return Penalties(penalty(gene.log10_l1_kernel), penalty(gene.log10_l2_kernel))
+    return penalties(gene.log10_l1_kernel, gene.log10_l2_kernel)
+
+
+@functools.lru_cache(maxsize=2**12)
+def penalties(log10_l1: float, log10_l2: float) -> Penalties:
+    """Penalties from the logarithms of their factors."""
+    return Penalties(penalty(log10_l1), penalty(log10_l2))
 
 
 def features_of(gene: Gene, scale: int) -> int:
@@ -40,10 +47,10 @@ def features_of(gene: Gene, scale: int) -> int:
     return max(1, round(gene.n_features * 2 ** (scale + gene.log2_width)))
 
 
-def kernel_shape(gene: Gene, plan: Plan) -> tuple[int, ...]:
+def kernel_shape(gene: Gene, n_dims: int) -> tuple[int, ...]:
     """A gene's kernel in voxels per axis: k x k, 1 x k x k or k x k x k."""
     side = gene.kernel_size
-    if plan.n_dims == 2:
+    if n_dims == 2:
         return side, side
     return side if gene.spatial_mode == "3d" else 1, side, side
 
@@ -101,7 +108,9 @@ class Forward(Edge):
 
     def plan(self, plan: Plan) -> None:
         """No layer, unless it comes from another scale."""
-        plan.outputs[self.path] = self.at_my_scale(plan, plan.outputs[self.find(plan)])
+        found = self.find(plan)
+        name = plan.outputs[found]
+        plan.outputs[self.path] = name if found == self.source else self.at_my_scale(plan, name)
 
     def find(self, plan: Plan) -> str:
         """The path of the gene that it reads.
@@ -215,6 +224,6 @@ class Up(Edge):
             return
         resized = plan.add(Repeat(factor), source, gene=self.path, part="resize")
         convolution = Convolution(
-            features, kernel_shape(self, plan), same=self.padding == "same", penalties=kernel_penalties(self)
+            features, kernel_shape(self, plan.n_dims), same=self.padding == "same", penalties=kernel_penalties(self)
         )
         plan.add(convolution, resized, gene=self.path)

@@ -4,13 +4,14 @@ import math
 from typing import ClassVar
 
 from genenet.errors import InputError
-from genenet.gene import Gene, Kinds, Reads, Root
+from genenet.gene import Gene, Kinds, Reads
 from genenet.genes.edges import Context, Down, Forward, Picture, Skip, Up
 from genenet.genes.network_root import NetworkRoot
 from genenet.genes.stack import Inputs, Stack, SupervisedStack
 from genenet.genes.vocabulary import CONTEXT_MARGIN, CONTEXT_SCALE, N_SCALES
 from genenet.operations import Crop, MeanPool
 from genenet.plan import IMAGE, Plan
+from genenet.root import Root
 
 
 class ContextPath(Gene):

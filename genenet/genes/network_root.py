@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from genenet.cost import Cost, cost
-from genenet.gene import Gene, Kinds, Reads, Root
+from genenet.gene import Gene, Kinds, Reads
 from genenet.genes.convolution import DistanceHead, Head
 from genenet.genes.stack import Stack
 from genenet.genes.vocabulary import (
@@ -18,6 +18,7 @@ from genenet.genes.vocabulary import (
     WINDOW_SIZE,
 )
 from genenet.plan import Plan, WindowShape
+from genenet.root import Root
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,8 +81,11 @@ class NetworkRoot(Root):
         return self.remembered("n_dims", self._count_dims)
 
     def _count_dims(self) -> int:
-        totals = (gene.spatial_mode for gene in self.walk() if SPATIAL_MODE in gene.reads)
-        return 2 if all(mode == "2d" for mode in totals) else 3
+        name = SPATIAL_MODE.name
+        if not any(name in entry for path, entry in self.deltas.items() if path):
+            return 2 if self.totals(self).get(name, 0) <= 0 else 3  # what the root says holds everywhere
+        modes = (gene.spatial_mode for gene in self.walk() if SPATIAL_MODE in gene.reads)
+        return 2 if all(mode == "2d" for mode in modes) else 3
 
     def pool_factor(self, scale: int) -> tuple[int, ...]:
         """By how much a scale is finer than the next, `(y, x)` or `(z, y, x)`.
