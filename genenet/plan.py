@@ -145,6 +145,8 @@ class Plan:
         inputs = (inputs,) if isinstance(inputs, str) else inputs
         sources = [self.layers[name] for name in inputs]
         name = swap_separator(f"{gene}/{part}" if part else gene)
+        if name in self.layers:
+            raise ValueError(f"two layers would have the name {name}")
         grid = sources[0].grid
         if not isinstance(operation, Pointwise):
             grid = tuple(operation.grid(*place, axis) for axis, place in enumerate(grid))
@@ -176,7 +178,7 @@ class Plan:
             names.append(self.add(crop, source.layer, gene=source.edge, part="crop") if any(amounts) else source.layer)
         return names
 
-    def merge(self, sources: Sequence[Source], *, gene: str) -> str:
+    def merge(self, sources: Sequence[Source], *, gene: str, part: str = "sum") -> str:
         """Make one input of several: sums first, then gates, then all side by side.
 
         Inputs are cropped at their centres to where all of them lie. What is summed is projected to the first input's
@@ -186,6 +188,7 @@ class Plan:
         Args:
             sources: In order; the first one's own `merge` does not matter.
             gene: The path of the gene that merges.
+            part: What the layer that adds appends to its name.
 
         Returns:
             The name of the merged layer.
@@ -199,7 +202,7 @@ class Plan:
         rest = list(zip(sources[1:], names, strict=True))
         added = [self._project(source, name, first) for source, name in rest if source.merge == "sum"]
         if added:
-            first = self.add(Add(), (first, *added), gene=gene, part="sum")
+            first = self.add(Add(), (first, *added), gene=gene, part=part)
         beside = [
             self._gate(source, name, first) if source.merge == "gate" else name
             for source, name in rest

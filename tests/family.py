@@ -18,6 +18,7 @@ FAMILY = {
         gn.ResidualUNet,
         {"activation": "elu", "n_scales": 2, "n_convs": 2, "padding": "valid", "window_size": 60},
     ),
+    "residual-sum": (gn.ResidualUNet, {"n_scales": 1, "merge": "sum", "window_size": 32}),
     "dense": (EncoderDecoder, {"n_scales": 1, "n_convs": 4, "shortcut": "dense", "window_size": 32}),
     "dense-valid": (
         EncoderDecoder,

@@ -221,6 +221,17 @@ def test_links_cross_scales_by_pooling_and_repetition():
     assert net.build((32, 32, 1)).output_shape == (None, 32, 32, 2)
 
 
+@pytest.mark.parametrize("shortcut", ["none", "residual", "dense"])
+@pytest.mark.parametrize("merge", ["none", "concatenate", "sum", "gate"])
+@pytest.mark.parametrize("n_convs", [1, 3])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_shortcuts_go_with_every_way_to_merge(shortcut, merge, n_convs, padding):
+    values = {"shortcut": shortcut, "merge": merge, "n_convs": n_convs, "padding": padding}
+    net = gn.EncoderDecoder(2, n_scales=2, n_features=4, window_size=92, **values)
+    assert net.build().count_params() == net.n_parameters
+    assert min(net.window_shape().output) > 0
+
+
 def test_a_layer_that_nothing_reads_is_refused():
     net = EncoderDecoder(2, n_scales=1, n_features=4, n_convs=3)
     net["encode/stack0/conv2/forward"].set(reach=2)

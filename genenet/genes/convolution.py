@@ -205,9 +205,9 @@ class Conv(Gene):
         )
 
     def add_shortcut(self, plan: Plan, last: str, shortcut: str) -> str:
-        """Plan the sum of what was convolved and an earlier layer, projected where its channels differ: `sum`."""
+        """Plan the sum of what was convolved and an earlier layer, projected where its channels differ: `shortcut`."""
         sources = [Source(self.path, last), Source(self.path, shortcut, "sum", kernel_penalties(self))]
-        return plan.merge(sources, gene=self.path)
+        return plan.merge(sources, gene=self.path, part="shortcut")
 
 
 class Head(Gene):
