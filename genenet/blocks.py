@@ -27,6 +27,24 @@ Reader = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+class Answer:
+    """What networks say about a box.
+
+    Attributes:
+        probabilities: float32 `(z, y, x, classes)`.
+        distances: float32 `(z, y, x)`, 0 at the border of an object to 1 where it is as far away as was told apart in
+            training (`distance_cap`); None where no network has a distance head.
+    """
+
+    probabilities: np.ndarray
+    distances: np.ndarray | None = None
+
+    def inside(self, box: tuple[slice, ...]) -> "Answer":
+        """What lies within slices `(z, y, x)`."""
+        return Answer(self.probabilities[box], None if self.distances is None else self.distances[box])
+
+
+@dataclasses.dataclass(frozen=True)
 class BlockPredictor:
     """A network that gives class probabilities for any box of a volume.
 
@@ -90,21 +108,23 @@ class BlockPredictor:
             self._by_shape[shape] = keras.Model(image, self.model(image))
         return self._by_shape[shape]
 
-    def predict(self, images: np.ndarray, fit: Fit) -> np.ndarray:
-        """Class probabilities of a core.
+    def predict(self, images: np.ndarray, fit: Fit) -> Answer:
+        """What the network says about a core.
 
         Args:
             images: Unnormalised `(z, y, x, channels)` of the fit's input shape.
             fit: The window.
 
         Returns:
-            float32 `(z, y, x, classes)` of the fit's core shape.
+            Of the fit's core shape.
         """
         batch = self.normalization(images)
         batch = batch[None] if self.plan.n_dims == 3 else batch
         answers = self._model_for(batch.shape).predict_on_batch(batch)
-        answer = np.asarray(answers[0] if isinstance(answers, list) else answers, np.float32)
-        return (answer[0] if self.plan.n_dims == 3 else answer)[fit.keep]
+        answers = answers if isinstance(answers, list) else [answers]
+        maps = [np.asarray(answer, np.float32) for answer in answers]
+        maps = [(each[0] if self.plan.n_dims == 3 else each)[fit.keep] for each in maps]
+        return Answer(maps[0], maps[1][..., 0] if len(maps) > 1 else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,21 +165,44 @@ class MeanPredictor:
         shape = [a + b for a, b in zip(lead, tail, strict=True)]
         return read([s - a for s, a in zip(start, lead, strict=True)], shape)
 
-    def predict(self, images: np.ndarray, fits: Sequence[Fit]) -> np.ndarray:
+    @property
+    def gives_distances(self) -> bool:
+        """Whether a member has a distance head."""
+        return any(head.kind == "distance" for member in self.members for head in member.plan.heads)
+
+    def predict(self, images: np.ndarray, fits: Sequence[Fit]) -> Answer:
         """Combine the members' answers for images that `read` gave.
 
         Returns:
-            float32 `(z, y, x, classes)`: mean probabilities, or shares of votes.
+            Mean probabilities, or shares of votes; the mean distances of the members that have them.
         """
         lead = [max(sides) for sides in zip(*(fit.lead for fit in fits), strict=True)]
-        total: np.ndarray | None = None
+        probabilities, distances = Mean(), Mean()
         for member, fit in zip(self.members, fits, strict=True):
             inside = tuple(slice(a - b, a - b + n) for a, b, n in zip(lead, fit.lead, fit.input, strict=True))
-            answer = as_votes(member.predict(images[inside], fit)) if self.vote else member.predict(images[inside], fit)
-            total = answer if total is None else total + answer
-        if total is None:
-            raise ValueError("there are no members to predict with")
-        return total if len(self.members) == 1 else total / np.float32(len(self.members))
+            answer = member.predict(images[inside], fit)
+            probabilities.add(as_votes(answer.probabilities) if self.vote else answer.probabilities)
+            if answer.distances is not None:
+                distances.add(answer.distances)
+        return Answer(probabilities.value(), distances.value() if distances.count else None)
+
+
+class Mean:
+    """A running mean; the first array is not copied."""
+
+    def __init__(self) -> None:
+        self.count, self._total = 0, np.empty(0)
+
+    def add(self, values: np.ndarray) -> None:
+        """One more."""
+        self._total = values if not self.count else self._total + values
+        self.count += 1
+
+    def value(self) -> np.ndarray:
+        """Of what was added; of nothing, an error."""
+        if not self.count:
+            raise ValueError("there is nothing to average")
+        return self._total if self.count == 1 else self._total / np.float32(self.count)
 
 
 def as_votes(probabilities: np.ndarray) -> np.ndarray:
@@ -199,7 +242,7 @@ def predict_part(
     fits = predictor.fits(core)
     for box in blocks(part.shape, core):
         answer = predictor.predict(predictor.read(part.read_image, [side.start for side in box], fits), fits)
-        yield box, answer[tuple(slice(side.stop - side.start) for side in box)]
+        yield box, answer.probabilities[tuple(slice(side.stop - side.start) for side in box)]
 
 
 def count_box(part: Part, box: Box, answer: np.ndarray) -> np.ndarray:

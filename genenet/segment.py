@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from genenet.blocks import MAX_CORE_VOXELS, MeanPredictor
+from genenet.blocks import MAX_CORE_VOXELS, Answer, MeanPredictor
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import partial_path, remove, split_suffix
@@ -79,6 +80,28 @@ class _Progress:
         self.done[index] = [int(count) for count in counts]
 
 
+class Map(NamedTuple):
+    """One of the volumes that are written.
+
+    Attributes:
+        extra: What its shape has beyond `(z, y, x)`.
+        dtype: Of its voxels.
+        of: Makes a block of it from the networks' answer and the classes' indices.
+        classes: The class table to be stored with it, if its voxels are classes.
+    """
+
+    extra: tuple[int, ...]
+    dtype: np.dtype
+    of: Callable[[Answer, np.ndarray], Any]
+    classes: Sequence[SegmentationClass] | None = None
+
+
+def class_map(classes: Sequence[SegmentationClass]) -> Map:
+    """The volume of class values."""
+    values = np.array([entry.value for entry in classes], class_dtype(classes))
+    return Map((), values.dtype, lambda _, labels: values[labels], classes)
+
+
 def class_dtype(classes: Sequence[SegmentationClass]) -> np.dtype:
     """The smallest unsigned type that holds every class value."""
     return np.min_scalar_type(max(entry.value for entry in classes))
@@ -92,6 +115,7 @@ def segment_volume(
     *,
     identity: str,
     probabilities: str | Path | None = None,
+    distances: str | Path | None = None,
     overwrite: bool = False,
     max_voxels: int = MAX_CORE_VOXELS,
     progress: Callable[[int, int], None] | None = None,
@@ -108,6 +132,8 @@ def segment_volume(
         output: `.ome.zarr`, `.zarr`, `.tif`, `.h5` or `.npy`, by suffix.
         identity: What tells these networks from others; a stopped run is continued by the same ones only.
         probabilities: Also write class probabilities there, float16 `(z, y, x, classes)`.
+        distances: Also write distance maps there, float16 `(z, y, x)`: 0 at the border of an object to 1 at
+            `distance_cap` voxels from it, as in training.
         overwrite: Replace outputs that exist.
         max_voxels: The largest block, in voxels.
         progress: Called with voxels done and voxels in all.
@@ -116,8 +142,8 @@ def segment_volume(
         What it took.
 
     Raises:
-        InputError: An output exists, the image has another number of channels, or an unfinished run was made by
-            other settings.
+        InputError: An output exists, the image has another number of channels, an unfinished run was made by
+            other settings, or no network gives distances.
     """
     volume = image if isinstance(image, Volume) else open_volume(image)
     wanted = len(predictor.members[0].normalization.mean)
@@ -129,27 +155,33 @@ def segment_volume(
     shape = volume.shape[:3]
     core = predictor.choose_core(shape, max_voxels)
     boxes = list(blocks(shape, core))
-    targets = [str(output)] + ([str(probabilities)] if probabilities is not None else [])
+    if distances is not None and not predictor.gives_distances:
+        raise InputError("none of the networks gives distances; train one with `distance_weight` above 0")
+    wanted_maps = (
+        (output, class_map(classes)),
+        (probabilities, Map((len(classes),), np.dtype(np.float16), lambda answer, _: answer.probabilities)),
+        (distances, Map((), np.dtype(np.float16), lambda answer, _: answer.distances)),
+    )
+    maps = [kind for target, kind in wanted_maps if target is not None]
+    targets = [str(target) for target, _ in wanted_maps if target is not None]
     for target in targets:
         place.check_free(target, overwrite=overwrite)
         place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
     header = _digest(identity, volume, core, targets)
     progress_file = Path(split_suffix(partial_path(place.target(output).path))[0] + ".txt")
     done = _Progress(progress_file, header)
-    writers = _open_writers(targets, volume, classes, core, fresh=not done.done)
+    writers = _open_writers(targets, maps, volume, core, fresh=not done.done)
     todo = [index for index in range(len(boxes)) if index not in done.done]
     n_kept, started = len(done.done), time.monotonic()
-    values = np.array([entry.value for entry in classes], class_dtype(classes))
     n_total, n_voxels = int(np.prod(shape)), 0
     n_before = n_total - sum(_size(boxes[index]) for index in todo)
     with interrupts_between_steps() as check:
         for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
-            labels = answer.argmax(-1)
+            labels = answer.probabilities.argmax(-1)
             counts = np.bincount(labels.ravel(), minlength=len(classes))
-            box = boxes[index]
-            writers[0].write((box[0], box[1], box[2]), values[labels])
-            if len(writers) > 1:
-                writers[1].write((box[0], box[1], box[2]), answer.astype(np.float16))
+            z, y, x = boxes[index]
+            for writer, kind in zip(writers, maps, strict=True):
+                writer.write((z, y, x), kind.of(answer, labels).astype(kind.dtype, copy=False))
             for writer in writers:
                 writer.flush()
             done.add(index, counts)
@@ -198,7 +230,7 @@ def _digest(identity: str, volume: Volume, core: Sequence[int], targets: Sequenc
 
 
 def _open_writers(
-    targets: Sequence[str], volume: Volume, classes: Sequence[SegmentationClass], core: Sequence[int], *, fresh: bool
+    targets: Sequence[str], maps: Sequence[Map], volume: Volume, core: Sequence[int], *, fresh: bool
 ) -> list[Writer]:
     """Create the outputs beside their places, or open those of a run that was stopped."""
     if not fresh:
@@ -206,19 +238,15 @@ def _open_writers(
     shape = volume.shape[:3]
     chunks = tuple(min(c, n) for c, n in zip(core, shape, strict=True))
     writers = []
-    kinds: list[tuple[tuple[int, ...], np.dtype]] = [
-        ((), class_dtype(classes)),
-        ((len(classes),), np.dtype(np.float16)),
-    ]
-    for target, (extra, dtype) in zip(targets, kinds, strict=False):
+    for target, kind in zip(targets, maps, strict=True):
         writers.append(
             create_volume(
                 place.partial_name(target),
-                (*shape, *extra),
-                dtype,
+                (*shape, *kind.extra),
+                kind.dtype,
                 voxel_size_nm=volume.voxel_size_nm,
-                classes=classes if not extra else None,
-                chunks=(*chunks, *extra),
+                classes=kind.classes,
+                chunks=(*chunks, *kind.extra),
                 overwrite=True,
             )
         )
@@ -227,8 +255,8 @@ def _open_writers(
 
 def _answers(
     predictor: MeanPredictor, volume: Volume, todo: Sequence[tuple[int, Box]], core: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Probabilities block by block; the next block is read while the networks work on one."""
+) -> Iterator[tuple[int, Answer]]:
+    """Answers block by block; the next block is read while the networks work on one."""
     fits: list[Fit] = predictor.fits(core)
 
     def read(box: Box) -> np.ndarray:
@@ -241,4 +269,4 @@ def _answers(
             images = ahead.result()  # type: ignore[union-attr]
             ahead = pool.submit(read, todo[place + 1][1]) if place + 1 < len(todo) else None
             inside = tuple(slice(side.stop - side.start) for side in box)
-            yield index, predictor.predict(images, fits)[inside]
+            yield index, predictor.predict(images, fits).inside(inside)

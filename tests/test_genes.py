@@ -46,7 +46,7 @@ def test_seams_are_invisible(name, tmp_path):
     volume = np.random.default_rng(1).normal(size=(6, 50, 45)).astype(np.float32)
     whole = mean.fits(mean.choose_core(volume.shape, 10**9))
     expected = mean.predict(mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None], whole)
-    expected = expected[:6, :50, :45]
+    expected = expected.probabilities[:6, :50, :45]
     classes = tuple(gn.SegmentationClass(value, str(value), "#000000") for value in (0, 7))
     paths = tmp_path / "o.npy", tmp_path / "p.npy"
     segment_volume(mean, classes, open_volume(volume), paths[0], identity="a", max_voxels=1500, probabilities=paths[1])

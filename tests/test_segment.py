@@ -74,7 +74,7 @@ def test_seams_are_invisible(values, max_voxels, tmp_path):
     mean = MeanPredictor((member,))
     whole = mean.fits(mean.choose_core(volume.shape, 10**9))
     expected = mean.predict(mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None], whole)
-    expected = expected[: volume.shape[0], : volume.shape[1], : volume.shape[2]]
+    expected = expected.probabilities[: volume.shape[0], : volume.shape[1], : volume.shape[2]]
     segment_volume(
         mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=max_voxels,
         probabilities=tmp_path / "p.npy",
@@ -120,13 +120,36 @@ def test_members_of_different_geometry_are_averaged(tmp_path):
     np.testing.assert_allclose(parts[3], sum(parts[:3]) / 3, atol=2e-3)
 
 
+def test_distance_maps_are_those_of_the_members_that_have_them(tmp_path):
+    with_distances = predictor(1, distance_weight=1.0, padding="valid"), predictor(2, distance_weight=0.5)
+    mean = MeanPredictor((predictor(0), *with_distances))
+    volume = image()
+    whole = mean.fits(mean.choose_core(volume.shape, 10**9))
+    images = mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None]
+    expected = mean.predict(images, whole).distances[:3, :50, :70]
+    assert expected.std() > 1e-3
+    paths = {name: tmp_path / f"{name}.npy" for name in ("probabilities", "distances")}
+    segment_volume(
+        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=1500, **paths
+    )  # fmt: skip
+    np.testing.assert_allclose(np.load(paths["distances"]), expected, atol=2e-3)
+    assert np.load(paths["distances"]).dtype == np.float16
+    assert np.load(paths["probabilities"]).shape == (*volume.shape, 2)
+    with pytest.raises(gn.InputError, match="none of the networks gives distances"):
+        segment_volume(
+            MeanPredictor((predictor(0),)), CLASSES, open_volume(volume), tmp_path / "q.npy", identity="a",
+            distances=tmp_path / "d.npy",
+        )  # fmt: skip
+    assert not (tmp_path / "q.npy").exists()
+
+
 def test_votes_are_counted():
     probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     assert as_votes(probabilities).tolist() == [[1, 0, 0], [0, 0, 1]]
     mean = MeanPredictor(tuple(predictor(seed) for seed in range(3)), vote=True)
     fits = mean.fits((1, 16, 16))
     answer = mean.predict(mean.read(open_volume(image()).read_mirrored, (0, 0, 0), fits)[..., None], fits)
-    assert set(np.unique(answer.round(3))) <= {0, np.float32(0.333), np.float32(0.667), 1}
+    assert set(np.unique(answer.probabilities.round(3))) <= {0, np.float32(0.333), np.float32(0.667), 1}
 
 
 def test_group_normalization_sees_training_windows_only():

@@ -153,6 +153,9 @@ def segment(
     image: Annotated[str, typer.Argument(help="The volume.")],
     output: Annotated[Path, typer.Argument(help=".ome.zarr, .tif, .h5 or .npy, by suffix.")],
     probabilities: Annotated[Path | None, typer.Option(help="Also write class probabilities here.")] = None,
+    distances: Annotated[
+        Path | None, typer.Option(help="Also write distance maps here; for networks with a distance head.")
+    ] = None,
     precision: Precision = "auto",
     block: Annotated[int | None, typer.Option(help="The largest block, in megavoxels.")] = None,
     overwrite: Overwrite = False,
@@ -184,6 +187,7 @@ def segment(
             output,
             precision=precision,
             probabilities=probabilities,
+            distances=distances,
             overwrite=overwrite,
             progress=shown,
             **options,
