@@ -32,6 +32,7 @@ from genenet.network import Network
 from genenet.settings import TrainingSettings
 from genenet.wording import plural
 from search import goals
+from search.same_settings import as_yaml, refuse_other_settings
 from search.samplers import SAMPLERS, SeededSampler, suggesting
 from search.space import Limits, Space, problem
 from search.trial import MAX_ATTEMPTS, Trial
@@ -160,9 +161,9 @@ class Study:
         }
         folder = Path(folder)
         path = folder / "study.yaml"
-        settings = _as_yaml(settings)
+        settings = as_yaml(settings)
         if path.exists():
-            _refuse_other_settings(read_yaml(path), settings, folder)
+            refuse_other_settings(read_yaml(path), settings, folder)
             return cls(folder)
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         write_yaml(path, settings)
@@ -388,37 +389,3 @@ class Study:
                 except InputError as error:
                     logger.warning("trial %d is left out: %s", trial.number, error)
         return sorted(found, key=lambda network: -network.scores["adjusted_rand"])
-
-
-def _as_yaml(value: Any) -> Any:
-    """What YAML gives back: tuples become lists."""
-    if isinstance(value, dict):
-        return {str(key): _as_yaml(entry) for key, entry in value.items()}
-    return [_as_yaml(entry) for entry in value] if isinstance(value, (list, tuple)) else value
-
-
-def _refuse_other_settings(old: Any, new: dict[str, Any], folder: Path) -> None:
-    free = ("n_trials", "versions")
-    kept = {key: value for key, value in old.items() if key not in free} if isinstance(old, dict) else old
-    found = _difference(kept, {key: value for key, value in new.items() if key not in free})
-    if found:
-        raise InputError(
-            f"{folder} holds a study made by other settings: {found}; "
-            "choose another folder, or continue it with `genenet search run`"
-        )
-
-
-def _difference(old: Any, new: Any, path: str = "") -> str:
-    """Where two settings first differ, in words; empty where they do not."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *(key for key in old if key not in new)]:
-            found = _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-            if found:
-                return found
-        return ""
-    return "" if old == new else f"`{path or 'study.yaml'}` is {_brief(old)} there and {_brief(new)} here"
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from genenet.cli.options import AsJson, DryRun, Overwrite
 from genenet.cli.output import progress, say, say_json
 from genenet.wording import plural
 
@@ -12,9 +13,6 @@ app = typer.Typer(
     help="Look at volumes, convert them, make a synthetic one, download a public one.", no_args_is_help=True
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 VoxelSize = Annotated[
     tuple[float, float, float] | None, typer.Option("--voxel-size", help="z y x in nanometres.", metavar="Z Y X")
 ]

@@ -5,10 +5,11 @@ import importlib.util
 import os
 import platform
 import shutil
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from genenet.cli.options import AsJson
 from genenet.cli.output import say, say_json
 
 # Packages with what they are for and how to get them; the first group is required.
@@ -69,7 +70,7 @@ def examine() -> dict[str, Any]:
     return found
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, which device and precision will be used, and what is missing."""
     found = examine()
     if as_json:

@@ -5,14 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from genenet.cli.options import AsJson, DryRun, Overwrite
 from genenet.cli.output import progress, say, say_json, table
 from genenet.wording import plural
 
 DataFile = Annotated[Path, typer.Option("--data", help="The data.yaml.")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Settings = Annotated[Path | None, typer.Option("--settings", help="A YAML file of training settings.")]
 
 

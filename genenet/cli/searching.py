@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from genenet.cli.networks import Settings, training_settings
+from genenet.cli.options import AsJson
 from genenet.cli.output import progress, say, say_json, table
 from genenet.wording import plural
 
@@ -201,7 +202,7 @@ def worker(study: StudyFolder) -> None:
 @app.command()
 def status(
     study: StudyFolder,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: AsJson = False,
     watch: Annotated[float | None, typer.Option(help="Show again every so many seconds.")] = None,
 ) -> None:
     """Show every trial, how it stands, and why it failed."""

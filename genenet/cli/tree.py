@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genenet.cli.options import Overwrite
 from genenet.cli.output import say, say_json
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def tree(
     n_channels: Annotated[int, typer.Option("--channels", help="Of a preset.")] = 1,
     short: Annotated[bool, typer.Option("--short", help="Only values that differ from the root's.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the blueprint to a file instead.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    overwrite: Overwrite = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it into a file instead: .svg, .png or .pdf.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the blueprint as JSON.")] = False,
 ) -> None:
