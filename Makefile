@@ -1,11 +1,12 @@
 # Two commands: `make demo` shows what genenet does, `make test` proves it; each sets up all it needs.
 
 PYTHON ?= python3
+TORCH ?= torch
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test quick check bench clean
+.PHONY: demo test quick check backends bench clean
 
 demo: $(READY)
 	$(BIN)/genenet demo genenet-demo
@@ -21,8 +22,12 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# JAX and PyTorch beside TensorFlow, so that the tests of their equivalence run; on Linux PyTorch comes with CUDA.
+backends: $(READY)
+	$(BIN)/python -m pip install --quiet jax "$(TORCH)"
+
 bench: $(READY)
-	for name in metrics training segmentation start; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in metrics genes memory training segmentation start; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # elasticdeform's wheels were built for NumPy 1 and fail to import with NumPy 2, so it is built here (15 s).
 $(READY): setup.cfg requirements.txt

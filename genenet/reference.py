@@ -19,6 +19,14 @@ A gene stores deltas. The value of a hyperparameter at a gene is the sum of the 
 choice, the sum is an index into its options, clipped to them (docs/design.md, section 3).
 """
 
+PICTURES = """`net.plot("net.png")` and `genenet tree --plot net.png` draw a blueprint: the gene tree on the left, with what
+deviates from the genes above; the network beside it, boxes by ancestry, with features, names and sizes.
+
+![The original U-Net: the gene tree, and the network it builds](images/unet.png)
+
+![The hybrid 2D-3D network, whose prediction, features and image feed a small 3-D pyramid](images/hybrid.png)
+"""
+
 OWN = """## A gene of your own
 
 A gene is a class with three things: the hyperparameters that it `reads`, `make_children` for the genes below it, and
@@ -91,7 +99,7 @@ def readers(name: str) -> str:
 
 def page() -> str:
     """The whole page, Markdown."""
-    lines = [TITLE, "## Presets", "", "Counted for two classes and one channel.", "", *presets(), ""]
+    lines = [TITLE, "## Presets", "", "Counted for two classes and one channel.", "", *presets(), "", PICTURES]
     lines += ["## Genes", "", "| gene | what it is |", "|---|---|"]
     lines += [f"| `{kind.__name__}` | {first_line(kind)} |" for kind in kinds_of_genes()]
     lines += ["", "## Hyperparameters", "", "| name | values | default | read by | meaning |", "|---|---|---|---|---|"]
