@@ -1,1 +1,8 @@
-"""Pruning for Keras 3: nothing here yet; the ladder in docs/design.md says what it may import."""
+"""Pruning for Keras 3: networks that get smaller and faster, for any functional or Sequential model."""
+
+from pruning.channels import Channels
+from pruning.errors import PruningError
+from pruning.graph import Call, Flow, Graph, Weight, rule
+from pruning.shrink import masked, shrink
+
+__all__ = ["Call", "Channels", "Flow", "Graph", "PruningError", "Weight", "masked", "rule", "shrink"]

@@ -1,0 +1,428 @@
+"""What Keras' layers and operations do to channels: one small function per kind."""
+
+from typing import Any
+
+import numpy as np
+
+from pruning.channels import Channels, Labels, spread
+from pruning.graph import Call, Flow, Weight, rule
+
+# Functions that mix channels, so that removing one changes the others.
+MIXING = ("softmax", "log_softmax", "sparsemax", "glu", "threshold_softmax")
+
+Configure = Any
+
+
+def channel_axis(layer: Any, rank: int) -> int:
+    """Where a layer expects channels, the batch counted."""
+    return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else rank - 1
+
+
+def function_name(function: Any) -> str:
+    """The name of an activation."""
+    return str(getattr(function, "__name__", type(function).__name__)).lower()
+
+
+def labels_at(call: Call, axis: int) -> Labels | None:
+    """The labels of the first input along an axis; its channels have to stay where they lie along another."""
+    channels = call.inputs[0]
+    if channels is None:
+        return None
+    if channels.axis != axis:
+        call.protect(f"reads axis {axis}, but its channels lie along axis {channels.axis}")
+        return None
+    return channels.labels
+
+
+def finish(call: Call, labels: Labels, axis: int) -> Channels:
+    """New channels, which have to stay where the layer's own activation mixes them."""
+    name = function_name(getattr(call.layer, "activation", None))
+    if name in MIXING:
+        call.units.protect(labels, f"{call.path} ends in {name}, which mixes channels")
+    return Channels(axis, labels)
+
+
+def kernel_weights(layer: Any, kernel: Weight, bias: Labels) -> tuple[Weight, ...]:
+    """A kernel and, where there is one, the bias."""
+    return (kernel, Weight(layer.bias, {0: bias})) if layer.use_bias else (kernel,)
+
+
+# -- layers that make channels ---
+
+
+@rule("Conv1D", "Conv2D", "Conv3D")
+def convolution(call: Call) -> Flow:
+    """Kernels `(*sides, in / groups, out)`."""
+    layer, rank = call.layer, len(call.shapes[0])
+    axis = channel_axis(layer, rank)
+    read = labels_at(call, axis)
+    if layer.groups > 1:
+        return _grouped(call, read, axis)
+    made = call.units.new(layer.filters)
+    kernel = Weight(layer.kernel, {rank - 1: made, **({rank - 2: read} if read is not None else {})}, rank - 2)
+    return Flow(
+        (finish(call, made, axis),),
+        kernel_weights(layer, kernel, made),
+        lambda config, count: config.update(filters=count(made)),
+    )
+
+
+def _grouped(call: Call, read: Labels | None, axis: int) -> Flow:
+    """Every group keeps as many channels as the others: those at the same place in it.
+
+    With one channel per group, as in a depthwise convolution, groups go with their channel.
+    """
+    layer, rank, groups = call.layer, len(call.shapes[0]), call.layer.groups
+    if read is not None and len(read) == groups:
+        made = np.repeat(read, layer.filters // groups)
+        weights = kernel_weights(layer, Weight(layer.kernel, {rank - 1: made}), made)
+        return Flow(
+            (finish(call, made, axis),),
+            weights,
+            lambda config, count: config.update(filters=count(made), groups=count(read)),
+        )
+    made = call.units.new(layer.filters)
+    call.units.unite_all(made.reshape(groups, -1))
+    axes = {rank - 1: made}
+    if read is not None:
+        rows = read.reshape(groups, -1)
+        call.units.unite_all(rows)
+        axes[rank - 2] = rows[0]
+    return Flow(
+        (finish(call, made, axis),),
+        kernel_weights(layer, Weight(layer.kernel, axes, rank - 2), made),
+        lambda config, count: config.update(filters=count(made)),
+    )
+
+
+@rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+def transposed(call: Call) -> Flow:
+    """Kernels `(*sides, out, in)`."""
+    layer, rank = call.layer, len(call.shapes[0])
+    axis = channel_axis(layer, rank)
+    read, made = labels_at(call, axis), call.units.new(layer.filters)
+    kernel = Weight(layer.kernel, {rank - 2: made, **({rank - 1: read} if read is not None else {})}, rank - 1)
+    return Flow(
+        (finish(call, made, axis),),
+        kernel_weights(layer, kernel, made),
+        lambda config, count: config.update(filters=count(made)),
+    )
+
+
+@rule("SeparableConv1D", "SeparableConv2D")
+def separable(call: Call) -> Flow:
+    """A kernel `(*sides, in, multiplier)` per channel, then one `(1, 1, in * multiplier, out)`."""
+    layer, rank = call.layer, len(call.shapes[0])
+    axis = channel_axis(layer, rank)
+    read, made = labels_at(call, axis), call.units.new(layer.filters)
+    between = {} if read is None else {rank - 2: np.repeat(read, layer.depth_multiplier)}
+    pointwise = Weight(layer.pointwise_kernel, {rank - 1: made, **between}, rank - 2)
+    weights = kernel_weights(layer, pointwise, made)
+    if read is not None:
+        weights = (Weight(layer.depthwise_kernel, {rank - 2: read}), *weights)
+    return Flow((finish(call, made, axis),), weights, lambda config, count: config.update(filters=count(made)))
+
+
+@rule("Dense")
+def dense(call: Call) -> Flow:
+    """A kernel `(in, out)` on the last axis."""
+    layer, rank = call.layer, len(call.shapes[0])
+    read, made = labels_at(call, rank - 1), call.units.new(layer.units)
+    kernel = Weight(layer.kernel, {1: made, **({0: read} if read is not None else {})}, 0)
+    return Flow(
+        (finish(call, made, rank - 1),),
+        kernel_weights(layer, kernel, made),
+        lambda config, count: config.update(units=count(made)),
+    )
+
+
+# -- layers that pass channels on ---
+
+
+@rule("DepthwiseConv1D", "DepthwiseConv2D")
+def depthwise(call: Call) -> Flow:
+    """A kernel `(*sides, in, multiplier)`: every channel becomes as many."""
+    layer, rank = call.layer, len(call.shapes[0])
+    axis = channel_axis(layer, rank)
+    read = labels_at(call, axis)
+    if read is None:
+        return Flow((None,))
+    made = np.repeat(read, layer.depth_multiplier)
+    weights = kernel_weights(layer, Weight(layer.kernel, {rank - 2: read}), made)
+    return Flow((finish(call, made, axis),), weights)
+
+
+def passed(call: Call) -> Flow:
+    """What works on every channel by itself and keeps the axes."""
+    return Flow((call.inputs[0],))
+
+
+for _name in (
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise",
+    "AlphaDropout", "ActivityRegularization", "Identity", "ReLU", "LeakyReLU", "ELU",
+    "MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D",
+    "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
+    "Cropping1D", "Cropping2D", "Cropping3D",
+):  # fmt: skip
+    rule(_name)(passed)
+
+
+@rule("Activation")
+def activation(call: Call) -> Flow:
+    """A function of each value, unless it mixes channels."""
+    name = function_name(call.layer.activation)
+    return call.protect(f"is {name}, which mixes channels") if name in MIXING else passed(call)
+
+
+@rule("Softmax", "LayerNormalization", "RMSNormalization", "UnitNormalization")
+def along_axes(call: Call) -> Flow:
+    """What brings values along some axes together: channels pass if they do not lie along one of them."""
+    channels = call.inputs[0]
+    if channels is None:
+        return Flow((None,))
+    axes = call.layer.axis
+    axes = [axes] if isinstance(axes, int) else axes
+    if channels.axis in {axis % len(call.shapes[0]) for axis in axes}:
+        return call.protect("brings all channels together")
+    return passed(call)
+
+
+@rule("PReLU")
+def prelu(call: Call) -> Flow:
+    """A slope per voxel and channel, or shared along axes."""
+    channels = call.inputs[0]
+    if channels is None or call.layer.alpha.shape[channels.axis - 1] == 1:
+        return passed(call)
+    return Flow((channels,), (Weight(call.layer.alpha, {channels.axis - 1: channels.labels}),))
+
+
+@rule("BatchNormalization")
+def batch_normalization(call: Call) -> Flow:
+    """Scale, shift, mean and variance per channel."""
+    layer, channels = call.layer, call.inputs[0]
+    if channels is None:
+        return Flow((None,))
+    if layer.axis % len(call.shapes[0]) != channels.axis:
+        return passed(call)
+    names = ("gamma", "beta", "moving_mean", "moving_variance")
+    variables = [variable for name in names if (variable := getattr(layer, name, None)) is not None]
+    return Flow((channels,), tuple(Weight(variable, {0: channels.labels}) for variable in variables))
+
+
+@rule("GroupNormalization")
+def group_normalization(call: Call) -> Flow:
+    """Groups go as a whole, so that those that stay are normalised as before."""
+    layer, channels = call.layer, call.inputs[0]
+    if channels is None:
+        return Flow((None,))
+    if layer.axis % len(call.shapes[0]) != channels.axis:
+        return call.protect("normalises along another axis than its channels'")
+    rows = channels.labels.reshape(layer.groups, -1)
+    call.units.unite_all(rows.T)
+    variables = [variable for name in ("gamma", "beta") if (variable := getattr(layer, name, None)) is not None]
+    first = rows[:, 0]
+    return Flow(
+        (channels,),
+        tuple(Weight(variable, {0: channels.labels}) for variable in variables),
+        lambda config, count: config.update(groups=count(first)),
+    )
+
+
+@rule("Rescaling")
+def rescaling(call: Call) -> Flow:
+    """One factor for all channels."""
+    if np.size(call.layer.scale) > 1 or np.size(call.layer.offset) > 1:
+        return call.protect("has a factor per channel")
+    return passed(call)
+
+
+@rule(
+    "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D",
+    "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
+)  # fmt: skip
+def global_pooling(call: Call) -> Flow:
+    """One value per channel."""
+    channels, rank = call.inputs[0], len(call.shapes[0])
+    if channels is None:
+        return Flow((None,))
+    axis = channel_axis(call.layer, rank)
+    if channels.axis != axis:
+        return call.protect(f"expects channels along axis {axis}")
+    return Flow((Channels(axis if call.layer.keepdims else 1, channels.labels),))
+
+
+@rule("Flatten")
+def flatten(call: Call) -> Flow:
+    """Channels become a label per element; Keras moves them to the end first."""
+    channels, shape = call.inputs[0], list(call.shapes[0])
+    if channels is None:
+        return Flow((None,))
+    axis = channels.axis
+    if call.layer.data_format == "channels_first" and len(shape) > 2:
+        shape, axis = [shape[0], *shape[2:], shape[1]], (axis - 2) % (len(shape) - 1) + 1
+    labels = spread(channels.labels, axis, shape)
+    if labels is None:
+        return call.protect("flattens a tensor whose sizes are open")
+    return Flow((Channels(1, labels),))
+
+
+@rule("Reshape")
+def reshape(call: Call) -> Flow:
+    """The channels have to be last, before and after."""
+    channels, shape, after = call.inputs[0], call.shapes[0], call.output_shapes[0]
+    if channels is None:
+        return Flow((None,))
+    if channels.axis != len(shape) - 1 or after[-1] != len(channels):
+        return call.protect("reshapes its channels")
+    last = channels.labels
+
+    def configure(config: dict[str, Any], count: Any) -> None:
+        config["target_shape"] = (*config["target_shape"][:-1], count(last))
+
+    return Flow((Channels(len(after) - 1, last),), configure=configure)
+
+
+@rule("Permute")
+def permute(call: Call) -> Flow:
+    """Axes in another order."""
+    channels = call.inputs[0]
+    if channels is None:
+        return Flow((None,))
+    return Flow((Channels(1 + list(call.layer.dims).index(channels.axis), channels.labels),))
+
+
+# -- layers that bring several together ---
+
+
+@rule("Concatenate", "ops.Concatenate")
+def concatenate(call: Call) -> Flow:
+    """Channels side by side; along another axis, channels that stay or go together."""
+    axis = call.layer.axis % len(call.shapes[0])
+    known = [channels for channels in call.inputs if channels is not None]
+    if not known:
+        return Flow((None,))
+    if any(channels.axis != known[0].axis for channels in known):
+        return call.protect("brings together channels that lie along different axes")
+    if known[0].axis != axis:
+        return together(call)
+    rows = []
+    for channels, shape in zip(call.inputs, call.shapes, strict=True):
+        if channels is None:
+            count = shape[axis]
+            if count is None:
+                return call.protect("joins an input whose channels are not counted")
+            labels = call.units.new(count)
+            call.units.protect(labels, f"they come from an input of {call.path} whose channels have to stay")
+            rows.append(labels)
+        else:
+            rows.append(channels.labels)
+    return Flow((Channels(axis, np.concatenate(rows)),))
+
+
+def together(call: Call) -> Flow:
+    """Inputs of one shape, or that are repeated along axes: channels at the same place stay or go together."""
+    rank = len(call.output_shapes[0])
+    if call.constant:
+        return call.protect("works with an array of constants")
+    known = [
+        (channels, shape) for channels, shape in zip(call.inputs, call.shapes, strict=True) if channels is not None
+    ]
+    if not known:
+        return Flow((None,))
+    # Axes count from the end, where shapes of different length begin to match.
+    places = {channels.axis - len(shape) for channels, shape in known if len(channels) > 1}
+    if len(places) != 1:
+        return call.protect("brings together channels that lie along different axes, or a single one")
+    (place,) = places
+    count = call.output_shapes[0][place]
+    first: Labels | None = None
+    for channels, shape in zip(call.inputs, call.shapes, strict=True):
+        size = shape[place] if -place <= len(shape) else 1
+        if channels is not None and channels.axis - len(shape) == place and len(channels) == count:
+            first = channels.labels if first is None else first
+            call.units.unite(first, channels.labels)
+        elif channels is not None:
+            call.units.protect(channels.labels, f"{call.path} repeats them over the channels of another input")
+        elif size != 1:
+            return call.protect("joins them with an input whose channels have to stay")
+    if first is None:
+        return call.protect("repeats them over the channels of another input")
+    return Flow((Channels(rank + place, first),))
+
+
+for _name in ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"):
+    rule(_name)(together)
+
+
+# -- raw operations ---
+
+
+for _name in ("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Power"):
+    rule(f"ops.{_name}")(together)
+
+
+def elementwise(call: Call) -> Flow:
+    """A function of each value."""
+    return call.protect("works with an array of constants") if call.constant else passed(call)
+
+
+for _name in (
+    "Relu", "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "HardSilu", "Elu", "Selu", "Gelu", "LeakyRelu",
+    "HardSigmoid", "HardTanh", "TanhShrink", "SoftShrink", "HardShrink", "Celu", "Threshold", "LogSigmoid",
+    "Squareplus", "Tanh", "Abs", "Absolute", "Negative", "Square", "Sqrt", "Rsqrt", "Exp", "Expm1", "Log", "Log1p",
+    "Sign", "Clip", "Sin", "Cos", "Cast", "Identity", "StopGradient", "Positive", "Reciprocal",
+):  # fmt: skip
+    rule(f"ops.{_name}")(elementwise)
+
+
+@rule("ops.Mean", "ops.Max", "ops.Min", "ops.Sum")
+def reduction(call: Call) -> Flow:
+    """Over axes other than the channels'."""
+    channels, rank = call.inputs[0], len(call.shapes[0])
+    if channels is None:
+        return Flow((None,))
+    axes = call.layer.axis
+    axes = range(rank) if axes is None else [axes] if isinstance(axes, int) else axes
+    axes = {axis % rank for axis in axes}
+    if channels.axis in axes:
+        return call.protect("brings all channels together")
+    before = 0 if call.layer.keepdims else sum(axis < channels.axis for axis in axes)
+    return Flow((Channels(channels.axis - before, channels.labels),))
+
+
+@rule("ops.Transpose")
+def transpose(call: Call) -> Flow:
+    """Axes in another order."""
+    channels, rank = call.inputs[0], len(call.shapes[0])
+    if channels is None:
+        return Flow((None,))
+    order = list(call.layer.axes) if call.layer.axes is not None else list(range(rank))[::-1]
+    return Flow((Channels([axis % rank for axis in order].index(channels.axis), channels.labels),))
+
+
+@rule("ops.MaxPool", "ops.AveragePool", "ops.Pad")
+def sized(call: Call) -> Flow:
+    """Sizes change, but not the number of channels."""
+    channels = call.inputs[0]
+    if channels is None:
+        return Flow((None,))
+    if call.output_shapes[0][channels.axis] != len(channels):
+        return call.protect("changes the number of channels")
+    return passed(call)
+
+
+@rule("ops.GetItem")
+def item(call: Call) -> Flow:
+    """A part of a tensor that holds all its channels."""
+    channels, shape, after = call.inputs[0], call.shapes[0], call.output_shapes[0]
+    if channels is None:
+        return Flow((None,))
+    if len(after) != len(shape) or after[channels.axis] != len(channels):
+        return call.protect("takes a part of its channels")
+    return passed(call)
+
+
+@rule("InputLayer")
+def image(call: Call) -> Flow:
+    """The channels of what is given have to stay."""
+    return Flow((None,) * len(call.output_shapes))
