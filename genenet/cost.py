@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+from typing import TypeGuard
 
 from genenet.operations import (
     Activation,
+    Convolution,
     Dropout,
     MaxPool,
     Multiply,
+    Operation,
     Softmax,
 )
 from genenet.plan import IMAGE, Plan, PlannedLayer
@@ -15,7 +18,7 @@ from genenet.plan import IMAGE, Plan, PlannedLayer
 FLOAT_BYTES = 4
 
 # Activations whose slope needs their input; the others' follows from their output.
-NEEDS_INPUT = ("elu", "softplus", "leaky_relu", "crelu")
+NEEDS_INPUT = ("softplus", "leaky_relu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,26 +80,45 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
     """Peak memory of one float32 training step.
 
     What the backward pass needs stays from the forward pass: the inputs of convolutions, the outputs of activations and
-    pools, what is normalised. On its way back every value has a gradient, which is let go where it was used. Weights,
-    their gradients and Adam's two moments come on top.
+    pools, what is normalised. On its way back every value has a gradient, which is let go where it was used, and the
+    libraries copy what a convolution reads and writes into an order of their own. Dilated convolutions hold a copy of
+    their input whose voxels were moved to the batch, with zeros around. Weights, their gradients and Adam's two moments
+    come on top.
+
+    Held against measurements by `benchmarks.memory`.
     """
     kept = {IMAGE}
     for name, layer in plan.layers.items():
         kept |= needed_backwards(plan, name, layer)
     volume = {name: batch_size * layer.n_channels * math.prod(sizes[name]) for name, layer in plan.layers.items()}
-    held = sum(volume[name] for name in kept)
+    held = float(sum(volume[name] for name in kept))
+    for name, layer in plan.layers.items():
+        if is_dilated(layer.operation):
+            source = layer.inputs[0]
+            held += volume[source] * math.prod(layer.operation.padded(n, i) / n for i, n in enumerate(sizes[source]))
+        elif isinstance(layer.operation, Activation) and layer.operation.function == "crelu":
+            held += volume[name]  # its halves, before they are put side by side
     largest = max(volume[name] + sum(volume[source] for source in layer.inputs) for name, layer in plan.layers.items())
-    return FLOAT_BYTES * (held + largest + 4 * plan.n_parameters)
+    return FLOAT_BYTES * int(held + 2 * largest + 4 * plan.n_parameters)
+
+
+def is_dilated(operation: Operation) -> TypeGuard[Convolution]:
+    """Whether the taps of a convolution lie apart."""
+    return isinstance(operation, Convolution) and operation.dilation > 1 and max(operation.kernel) > 1
 
 
 def needed_backwards(plan: Plan, name: str, layer: PlannedLayer) -> set[str]:
     """The layers whose outputs a layer's backward pass reads."""
     operation = layer.operation
+    if is_dilated(operation):
+        return set()
     n_parameters = operation.n_parameters([plan.layers[source].n_channels for source in layer.inputs])
     if n_parameters or isinstance(operation, Multiply):
         return set(layer.inputs)
     if isinstance(operation, MaxPool):
         return {name, *layer.inputs}
     if isinstance(operation, Activation):
+        if operation.function == "identity":
+            return set()
         return set(layer.inputs) if operation.function in NEEDS_INPUT else {name}
     return {name} if isinstance(operation, (Softmax, Dropout)) else set()

@@ -104,6 +104,10 @@ class Convolution(Operation):
         """One per kernel entry."""
         return self.features * math.prod(self.kernel) * inputs[0]
 
+    def padded(self, size: int, axis: int) -> int:
+        """Elements along an axis with the zeros that are put around."""
+        return size + (self._reach(axis) if self.same else 0)
+
     def _reach(self, axis: int) -> int:
         return self.dilation * (self.kernel[axis] - 1)
 

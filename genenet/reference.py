@@ -19,8 +19,8 @@ A gene stores deltas. The value of a hyperparameter at a gene is the sum of the 
 choice, the sum is an index into its options, clipped to them (docs/design.md, section 3).
 """
 
-PICTURES = """`net.plot("net.png")` and `genenet tree --plot net.png` draw a blueprint: the gene tree on the left, with what
-deviates from the genes above; the network beside it, boxes by ancestry, with features, names and sizes.
+PICTURES = """`net.plot("net.png")` and `genenet tree --plot net.png` draw a blueprint: the gene tree on the left, with
+what deviates from the genes above; the network beside it, boxes by ancestry, with features, names and sizes.
 
 ![The original U-Net: the gene tree, and the network it builds](images/unet.png)
 
