@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # What a block may write at once: the largest tensor of a network with 64 features is then 64 million numbers.
 MAX_CORE_VOXELS = 2**20
 
+# What a block may read, times what it may write.
+MAX_READ = 4
+
 # Reads `(start, shape)` `(z, y, x)` as an image `(*shape, channels)`, mirrored beyond the edges.
 Reader = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 
@@ -140,7 +143,20 @@ class MeanPredictor:
     vote: bool = False
 
     def choose_core(self, shape: Sequence[int], max_voxels: int = MAX_CORE_VOXELS) -> tuple[int, ...]:
-        """Blocks for a volume `(z, y, x)` that every member can give."""
+        """Blocks for a volume `(z, y, x)` that every member can give.
+
+        They are smaller than `max_voxels` where the context around them would take more memory than they do: in thin
+        slabs a 3-D network reads many times the slices that it writes.
+        """
+        room = max_voxels
+        while True:
+            core = self._largest_core(shape, room)
+            n_read = max(math.prod(fit.input) for fit in self.fits(core))
+            if n_read <= MAX_READ * max_voxels or room < MAX_READ:
+                return core
+            room //= 2
+
+    def _largest_core(self, shape: Sequence[int], max_voxels: int) -> tuple[int, ...]:
         stride = [math.lcm(*sides) for sides in zip(*(member.stride for member in self.members), strict=True)]
         flat = 3 - min(member.plan.n_dims for member in self.members)
         free = [axis < flat for axis in range(3)]

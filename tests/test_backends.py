@@ -1,19 +1,14 @@
 """TensorFlow, JAX and PyTorch: the same weights give the same answers, and trained networks move between them."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
+from backends import OTHERS, on, skip_where_missing
 from family import FAMILY, make
 
 import genenet as gn
 from genenet.folder import write_json
 
-OTHERS = {"jax": "jax", "torch": "torch"}
 NAMES = [name for name in FAMILY if name != "own-gene"]
 
 # Loads each model, builds its blueprint too, and writes both answers.
@@ -39,23 +34,10 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
-def missing(backend):
-    return importlib.util.find_spec(OTHERS[backend]) is None
-
-
-def on(backend, code, *arguments):
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_every_network_gives_the_same_on_every_backend(backend, tmp_path):
-    if missing(backend):
-        pytest.skip(f"{backend} is not installed: pip install {backend}")
+    skip_where_missing(backend)
     rng = np.random.default_rng(0)
     expected = {}
     for name in NAMES:
@@ -94,8 +76,7 @@ print(gn.train_network(net, gn.Dataset.open(sys.argv[1]), sys.argv[2], settings)
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", OTHERS)
 def test_networks_trained_on_another_backend_are_used_here(backend, data_file, data_settings, tmp_path):
-    if missing(backend):
-        pytest.skip(f"{backend} is not installed: pip install {backend}")
+    skip_where_missing(backend)
     score = float(on(backend, TRAIN, data_file, tmp_path / "net"))
     network = gn.Network.open(tmp_path / "net")
     assert network.details["versions"]["backend"] == backend

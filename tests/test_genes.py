@@ -70,6 +70,20 @@ def test_networks_are_trained_saved_loaded_and_used(name, data_settings, quick, 
     assert score.accuracy == pytest.approx(network.scores["accuracy"], abs=0.02)
 
 
+def test_blocks_of_3d_networks_are_as_small_as_their_context_demands():
+    net = Hybrid2D3D(n_classes=2, n_features=4)
+    plan, window = net.plan_layers(), net.window_shape()
+    mean = MeanPredictor((BlockPredictor(None, plan, PLAIN, window),))
+    for max_voxels in (2**20, 2**18):
+        core = mean.choose_core((3, 1024, 1024), max_voxels)
+        (fit,) = mean.fits(core)
+        assert np.prod(fit.input) <= 4 * max_voxels
+        assert core[0] == 3
+    flat = gn.UNet(n_classes=2)
+    mean = MeanPredictor((BlockPredictor(None, flat.plan_layers(), PLAIN, flat.window_shape()),))
+    assert np.prod(mean.choose_core((3, 1024, 1024))) > 2**19  # little context, large blocks
+
+
 # -- parameter counts, worked out by hand ---
 
 

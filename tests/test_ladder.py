@@ -97,7 +97,28 @@ def _run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("what", ["genenet", "search", "pruning", "genenet.cli"])
+ONLY_KERAS = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        others = ("genenet", "search", "optuna", "matplotlib", "pandas", "sklearn", "skimage", "pydantic", "typer")
+        if name.partition(".")[0] in others:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Blocked())
+import keras, pruning
+given = keras.Input((8, 8, 1))
+model = keras.Model(given, keras.layers.Conv2D(2, 3)(keras.layers.Conv2D(4, 3, name="first")(given)))
+print(pruning.shrink(model, {"first": [0, 3]}).get_layer("first").filters)
+"""
+
+
+def test_pruning_needs_keras_and_numpy_only():
+    assert _run(ONLY_KERAS).splitlines()[-1] == "2"
+
+
+@pytest.mark.parametrize("what", ["genenet", "search", "genenet.cli"])
 def test_imports_are_light(what):
     heavy = ["keras", "tensorflow", "optuna", "matplotlib", "pandas", "torch", "jax", "scipy"]
     assert _run(f"import sys, {what}; print([n for n in {heavy} if n in sys.modules])").strip() == "[]"

@@ -1,8 +1,11 @@
 """Shrinking: what is tied goes together, and the smaller model gives what the masked one gives."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+from backends import OTHERS, on, skip_where_missing
 from pruning_family import FAMILY, L, called, difference, head, image, inputs_for, random_keep, randomized, through
 
 from pruning import Channels, Flow, Graph, PruningError, Weight, masked, rule, shrink
@@ -33,6 +36,29 @@ def test_every_rule_is_tested():
     alike |= {name for name in layers if name.startswith(("Global", "Spatial", "Gaussian", "Alpha", "Activity"))}
     alike |= {name for name in layers if name[-2:] in ("1D", "3D") and f"{name[:-2]}2D" in layers | used} | {"Identity"}
     assert layers - used - alike == set()
+
+
+ON_ANOTHER_BACKEND = """
+import json, sys
+import numpy as np
+import keras
+from pruning_family import FAMILY, difference, random_keep, randomized
+assert keras.backend.backend() == sys.argv[1]
+found = {}
+for name, build in FAMILY.items():
+    model = randomized(build())
+    found[name] = float(difference(model, random_keep(model, np.random.default_rng(2)))[0])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", OTHERS)
+def test_shrinking_is_the_same_on_other_backends(backend):
+    skip_where_missing(backend)
+    found = json.loads(on(backend, ON_ANOTHER_BACKEND, backend).splitlines()[-1])
+    assert found.keys() == FAMILY.keys()
+    assert {name: apart for name, apart in found.items() if apart >= 1e-5} == {}
 
 
 # -- what is tied, what has to stay ---
