@@ -2,7 +2,23 @@
 
 from pruning.channels import Channels
 from pruning.errors import PruningError
+from pruning.flops import Count, compression_ratio, count, count_layers, theoretical_speedup
 from pruning.graph import Call, Flow, Graph, Weight, rule
 from pruning.shrink import masked, shrink
 
-__all__ = ["Call", "Channels", "Flow", "Graph", "PruningError", "Weight", "masked", "rule", "shrink"]
+__all__ = [
+    "Call",
+    "Channels",
+    "Count",
+    "Flow",
+    "Graph",
+    "PruningError",
+    "Weight",
+    "compression_ratio",
+    "count",
+    "count_layers",
+    "masked",
+    "rule",
+    "shrink",
+    "theoretical_speedup",
+]

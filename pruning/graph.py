@@ -176,15 +176,15 @@ class Graph:
         self.units = Units()
         self.seen: dict[int, Seen] = {}
         self.given: dict[int, list[Channels | None]] = {}
-        ends = self._walk(model, [None] * len(_graph_of(model).inputs), "")
-        for channels, tensor in zip(ends, _graph_of(model).outputs, strict=True):
+        ends = self._walk(model, [None] * len(functional_graph(model).inputs), "")
+        for channels, tensor in zip(ends, functional_graph(model).outputs, strict=True):
             if channels is not None:
                 name = tensor._keras_history.operation.name
                 self.units.protect(channels.labels, f"they reach the output {name}")
 
     def _walk(self, model: Any, given: list[Channels | None], above: str) -> list[Channels | None]:
         """Follow channels through a model; gives those of its outputs."""
-        graph = _graph_of(model)
+        graph = functional_graph(model)
         known: dict[int, Channels | None] = {id(t): c for t, c in zip(graph.inputs, given, strict=True)}
         for depth in sorted(graph._nodes_by_depth, reverse=True):
             for node in graph._nodes_by_depth[depth]:
@@ -353,7 +353,7 @@ class Graph:
         return any(self.units.unit(int(label)) in units for row in rows for label in row)
 
 
-def _graph_of(model: Any) -> Any:
+def functional_graph(model: Any) -> Any:
     """The functional graph of a model."""
     if isinstance(model, keras.Sequential):
         if model._functional is None:
