@@ -92,6 +92,7 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
         kept |= needed_backwards(plan, name, layer)
     volume = {name: batch_size * layer.n_channels * math.prod(sizes[name]) for name, layer in plan.layers.items()}
     held = float(sum(volume[name] for name in kept))
+    held += 2 * sum(volume[head.scores] for head in plan.heads)  # class probabilities and the gradient of the scores
     for name, layer in plan.layers.items():
         if is_dilated(layer.operation):
             source = layer.inputs[0]

@@ -93,7 +93,7 @@ def crelu(x, _):
 def raw(x, _):
     x = ops.relu(x) * 2.0 + 1.0
     y = ops.concatenate([x, -x], axis=-1)
-    z = ops.max_pool(y, 2)
+    z = ops.max_pool(y, (2, 2), (2, 2))
     return ops.tanh(z) + ops.mean(y, axis=(1, 2), keepdims=True)
 
 
