@@ -1,9 +1,10 @@
 """Run networks over a volume block by block; the pieces of their answer fit without seams."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -47,6 +48,37 @@ class Answer:
         return Answer(self.probabilities[box], None if self.distances is None else self.distances[box])
 
 
+class Slab(NamedTuple):
+    """Windows of a fixed depth along z.
+
+        | margin | keep | margin |
+                        | margin | keep | margin |
+
+    Attributes:
+        depth: Slices that a window reads.
+        margin: Slices on either side whose answer is dropped.
+        keep: Slices between.
+    """
+
+    depth: int
+    margin: int
+    keep: int
+
+    def count(self, n_slices: int) -> int:
+        """Windows for so many slices."""
+        return -(-n_slices // self.keep)
+
+    def cut(self, images: np.ndarray) -> np.ndarray:
+        """Windows `(window, z, y, x, channels)` of `(z, y, x, channels)`."""
+        starts = range(0, len(images) - 2 * self.margin, self.keep)
+        return np.stack([images[first : first + self.depth] for first in starts])
+
+    def join(self, answers: np.ndarray) -> np.ndarray:
+        """What is kept of `(window, z, y, x, channels)`, one after the other."""
+        kept = answers[:, self.margin : self.margin + self.keep]
+        return kept.reshape(-1, *kept.shape[2:])
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockPredictor:
     """A network that gives class probabilities for any box of a volume.
@@ -56,7 +88,8 @@ class BlockPredictor:
         plan: Its layers, for the geometry of its windows.
         normalization: Of the images.
         window: The training window. Networks with group normalization or squeeze and excitation see windows of this
-            size only, since their answer depends on it; the others see whatever is fast.
+            size only, since their answer depends on it; 3-D networks whose context is deeper than that see windows of
+            its depth (`slab`); the others see whatever is fast.
     """
 
     model: "keras.Model"
@@ -65,9 +98,25 @@ class BlockPredictor:
     window: WindowShape
     _by_shape: "dict[tuple[int, ...], keras.Model]" = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
+    @functools.cached_property
+    def slab(self) -> Slab | None:
+        """The slabs in which a 3-D network sees a volume whose training windows were shallower than its context.
+
+        In training most of its context along z was the zeros of padding; with real slices there it does worse.
+        """
+        if self.plan.n_dims == 2:
+            return None
+        depth = self.window.input[0]
+        if fit_core(self.plan, self.plan.total_stride).input[0] <= depth:
+            return None
+        margin = depth // 4
+        return Slab(depth, margin, depth - 2 * margin)
+
     @property
     def stride(self) -> tuple[int, ...]:
         """What cores must be multiples of, `(z, y, x)`."""
+        if self.slab is not None:
+            return self.slab.keep, *self.plan.total_stride[1:]
         return (1,) * (3 - self.plan.n_dims) + self.plan.total_stride
 
     @property
@@ -86,12 +135,17 @@ class BlockPredictor:
         smallest = fit_core(self.plan, self.plan.total_stride)
         room = [w - n for w, n in zip(self.window.input, smallest.input, strict=True)]
         core = [s + max(r, 0) // s * s for r, s in zip(room, self.plan.total_stride, strict=True)]
+        if self.slab is not None:
+            core[0] = self.slab.keep
         return (1,) * (3 - self.plan.n_dims) + tuple(core)
 
     def fit(self, core: Sequence[int]) -> Fit:
-        """The window for a core `(z, y, x)`; a 2-D network reads its slices as a batch."""
+        """The window for a core `(z, y, x)`; a 2-D network reads its slices as a batch, one of slabs these."""
         flat = 3 - self.plan.n_dims
         fit = fit_core(self.plan, core[flat:])
+        if self.slab is not None:
+            n_read = self.slab.count(core[0]) * self.slab.keep + 2 * self.slab.margin
+            return Fit(tuple(core), (self.slab.margin, *fit.lead[1:]), (n_read, *fit.input[1:]), (0, *fit.skip[1:]))
         first, zeros = tuple(core[:flat]), (0,) * flat
         return Fit(tuple(core), zeros + fit.lead, first + fit.input, zeros + fit.skip)
 
@@ -122,11 +176,18 @@ class BlockPredictor:
             Of the fit's core shape.
         """
         batch = self.normalization(images)
-        batch = batch[None] if self.plan.n_dims == 3 else batch
+        if self.slab is not None:
+            batch = self.slab.cut(batch)
+        elif self.plan.n_dims == 3:
+            batch = batch[None]
         answers = self._model_for(batch.shape).predict_on_batch(batch)
         answers = answers if isinstance(answers, list) else [answers]
         maps = [np.asarray(answer, np.float32) for answer in answers]
-        maps = [(each[0] if self.plan.n_dims == 3 else each)[fit.keep] for each in maps]
+        if self.slab is not None:
+            maps = [self.slab.join(each) for each in maps]
+        elif self.plan.n_dims == 3:
+            maps = [each[0] for each in maps]
+        maps = [each[fit.keep] for each in maps]
         return Answer(maps[0], maps[1][..., 0] if len(maps) > 1 else None)
 
 
