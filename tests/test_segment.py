@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
 import genenet as gn
-from genenet.blocks import BlockPredictor, MeanPredictor, as_votes
+from genenet.blocks import BlockPredictor, MeanPredictor, Slab, as_votes
 from genenet.ensemble import Ensemble
 from genenet.folder import partial_path
 from genenet.network import save_network
@@ -301,3 +301,22 @@ def test_fit_core_needs_a_window():
     assert fit.input == (572, 204)
     assert fit.lead == (92, 92)
     assert fit.skip == (0, 0)
+
+
+def test_slabs_are_cut_and_joined():
+    slab = Slab(depth=5, margin=1, keep=3)
+    images = np.arange(11.0).reshape(11, 1, 1, 1)
+    windows = slab.cut(images)
+    assert windows[..., 0, 0, 0].tolist() == [[0, 1, 2, 3, 4], [3, 4, 5, 6, 7], [6, 7, 8, 9, 10]]
+    assert slab.join(windows).ravel().tolist() == list(range(1, 10))
+    assert slab.count(9) == 3 and slab.count(7) == 3
+
+
+@pytest.mark.parametrize(("depth", "slab"), [(5, Slab(5, 1, 3)), (8, Slab(8, 2, 4)), (2, Slab(2, 0, 2)), (40, None)])
+def test_only_shallow_windows_ask_for_slabs(depth, slab):
+    net = gn.EncoderDecoder(
+        n_classes=2, spatial_mode="3d", pool_z="never", n_scales=1, n_features=2, window_size=32, window_depth=depth
+    )
+    member = BlockPredictor(None, net.plan_layers(), PLAIN, net.window_shape())
+    assert member.slab == slab
+    assert member.stride[0] == (slab.keep if slab else 1)
