@@ -3,7 +3,8 @@
 from pruning.channels import Channels
 from pruning.errors import PruningError
 from pruning.flops import Count, compression_ratio, count, count_layers, theoretical_speedup
-from pruning.graph import Call, Flow, Graph, Weight, rule
+from pruning.graph import Graph
+from pruning.registry import Call, Flow, Weight, rule
 from pruning.shrink import masked, shrink
 
 __all__ = [

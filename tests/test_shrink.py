@@ -25,7 +25,7 @@ def test_the_smaller_model_gives_what_the_masked_one_gives(name, tmp_path):
 
 
 def test_every_rule_is_tested():
-    from pruning.graph import RULES
+    from pruning.registry import RULES
 
     used = set()
     for build in FAMILY.values():
