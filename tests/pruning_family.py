@@ -116,10 +116,6 @@ def layer_normalized(x, _):
     return L.LayerNormalization()(L.Conv2D(4, 1, name="narrow")(x))
 
 
-def sliced(x, _):
-    return L.Concatenate()([x[..., :2], L.Conv2D(4, 1, name="other")(x[:, 1:-1, 1:-1][:, :, :6])[:, :, :, :1]][:1])
-
-
 def nested():
     inner_given = keras.Input((8, 8, 4))
     x = L.Conv2D(5, 3, padding="same", name="conv")(inner_given)
