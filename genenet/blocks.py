@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # What a block may write at once: the largest tensor of a network with 64 features is then 64 million numbers.
 MAX_CORE_VOXELS = 2**20
 
-# What a block may read, times what it may write.
-MAX_READ = 4
+# What a block may read, times what it may write; and what it may read in any case.
+MAX_READ, MAX_READ_VOXELS = 4, 2**21
 
 # Reads `(start, shape)` `(z, y, x)` as an image `(*shape, channels)`, mirrored beyond the edges.
 Reader = Callable[[Sequence[int], Sequence[int]], np.ndarray]
@@ -213,7 +213,7 @@ class MeanPredictor:
         while True:
             core = self._largest_core(shape, room)
             n_read = max(math.prod(fit.input) for fit in self.fits(core))
-            if n_read <= MAX_READ * max_voxels or room < MAX_READ:
+            if n_read <= max(MAX_READ * max_voxels, MAX_READ_VOXELS) or room < MAX_READ:
                 return core
             room //= 2
 

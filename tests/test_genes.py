@@ -74,7 +74,7 @@ def test_blocks_of_3d_networks_are_as_small_as_their_context_demands():
     net = Hybrid2D3D(n_classes=2, n_features=4)
     plan, window = net.plan_layers(), net.window_shape()
     mean = MeanPredictor((BlockPredictor(None, plan, PLAIN, window),))
-    for max_voxels in (2**20, 2**18):
+    for max_voxels in (2**20, 2**19):
         core = mean.choose_core((3, 1024, 1024), max_voxels)
         (fit,) = mean.fits(core)
         assert np.prod(fit.input) <= 4 * max_voxels
