@@ -15,7 +15,7 @@ import numpy as np
 import pruning.rules_together  # noqa: F401  (it and what it imports register the rules of Keras)
 from pruning.channels import Channels, Labels, Units
 from pruning.errors import PruningError
-from pruning.registry import Call, Flow, Weight, find_rule
+from pruning.registry import Call, Configure, Flow, Weight, find_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Seen:
     inputs: list[Labels]
     makes: Labels | None
     weights: tuple[Weight, ...]
-    configure: Callable[[dict[str, Any], Callable[[Labels], int]], None] | None
+    configure: Configure | None
 
 
 class Graph:

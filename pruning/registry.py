@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from pruning.channels import Channels, Labels, Units
 
+# Changes a copy of a layer's configuration, given how many of some labels stay.
+Configure = Callable[[dict[str, Any], Callable[[Labels], int]], None]
+
 
 class Weight(NamedTuple):
     """How a layer's variable is cut.
@@ -31,7 +34,7 @@ class Flow(NamedTuple):
 
     outputs: tuple[Channels | None, ...]
     weights: tuple[Weight, ...] = ()
-    configure: Callable[[dict[str, Any], Callable[[Labels], int]], None] | None = None
+    configure: Configure | None = None
 
 
 class Call(NamedTuple):

@@ -10,8 +10,6 @@ from pruning.registry import Call, Flow, Weight, rule
 # Functions that mix channels, so that removing one changes the others.
 MIXING = ("softmax", "log_softmax", "sparsemax", "glu", "threshold_softmax")
 
-Configure = Any
-
 
 def channel_axis(layer: Any, rank: int) -> int:
     """Where a layer expects channels, the batch counted."""
@@ -47,6 +45,19 @@ def kernel_weights(layer: Any, kernel: Weight, bias: Labels) -> tuple[Weight, ..
     return (kernel, Weight(layer.bias, {0: bias})) if layer.use_bias else (kernel,)
 
 
+def features(
+    call: Call, axis: int, made: Labels, read: Labels | None, *, kernel_axes: tuple[int, int], size: str = "filters"
+) -> Flow:
+    """What a layer with one kernel makes: the axes of its kernel are those of what it makes and of what it reads."""
+    made_axis, read_axis = kernel_axes
+    axes = {made_axis: made} if read is None else {made_axis: made, read_axis: read}
+    return Flow(
+        (finish(call, made, axis),),
+        kernel_weights(call.layer, Weight(call.layer.kernel, axes, read_axis), made),
+        lambda config, count: config.update({size: count(made)}),
+    )
+
+
 # -- layers that make channels ---
 
 
@@ -58,13 +69,7 @@ def convolution(call: Call) -> Flow:
     read = labels_at(call, axis)
     if layer.groups > 1:
         return _grouped(call, read, axis)
-    made = call.units.new(layer.filters)
-    kernel = Weight(layer.kernel, {rank - 1: made, **({rank - 2: read} if read is not None else {})}, rank - 2)
-    return Flow(
-        (finish(call, made, axis),),
-        kernel_weights(layer, kernel, made),
-        lambda config, count: config.update(filters=count(made)),
-    )
+    return features(call, axis, call.units.new(layer.filters), read, kernel_axes=(rank - 1, rank - 2))
 
 
 def _grouped(call: Call, read: Labels | None, axis: int) -> Flow:
@@ -83,16 +88,11 @@ def _grouped(call: Call, read: Labels | None, axis: int) -> Flow:
         )
     made = call.units.new(layer.filters)
     call.units.unite_all(made.reshape(groups, -1))
-    axes = {rank - 1: made}
-    if read is not None:
-        rows = read.reshape(groups, -1)
-        call.units.unite_all(rows)
-        axes[rank - 2] = rows[0]
-    return Flow(
-        (finish(call, made, axis),),
-        kernel_weights(layer, Weight(layer.kernel, axes, rank - 2), made),
-        lambda config, count: config.update(filters=count(made)),
-    )
+    if read is None:
+        return features(call, axis, made, None, kernel_axes=(rank - 1, rank - 2))
+    rows = read.reshape(groups, -1)
+    call.units.unite_all(rows)
+    return features(call, axis, made, rows[0], kernel_axes=(rank - 1, rank - 2))
 
 
 @rule("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -100,13 +100,8 @@ def transposed(call: Call) -> Flow:
     """Kernels `(*sides, out, in)`."""
     layer, rank = call.layer, len(call.shapes[0])
     axis = channel_axis(layer, rank)
-    read, made = labels_at(call, axis), call.units.new(layer.filters)
-    kernel = Weight(layer.kernel, {rank - 2: made, **({rank - 1: read} if read is not None else {})}, rank - 1)
-    return Flow(
-        (finish(call, made, axis),),
-        kernel_weights(layer, kernel, made),
-        lambda config, count: config.update(filters=count(made)),
-    )
+    made = call.units.new(layer.filters)
+    return features(call, axis, made, labels_at(call, axis), kernel_axes=(rank - 2, rank - 1))
 
 
 @rule("SeparableConv1D", "SeparableConv2D")
@@ -126,14 +121,9 @@ def separable(call: Call) -> Flow:
 @rule("Dense")
 def dense(call: Call) -> Flow:
     """A kernel `(in, out)` on the last axis."""
-    layer, rank = call.layer, len(call.shapes[0])
-    read, made = labels_at(call, rank - 1), call.units.new(layer.units)
-    kernel = Weight(layer.kernel, {1: made, **({0: read} if read is not None else {})}, 0)
-    return Flow(
-        (finish(call, made, rank - 1),),
-        kernel_weights(layer, kernel, made),
-        lambda config, count: config.update(units=count(made)),
-    )
+    axis = len(call.shapes[0]) - 1
+    made = call.units.new(call.layer.units)
+    return features(call, axis, made, labels_at(call, axis), kernel_axes=(1, 0), size="units")
 
 
 # -- layers that pass channels on ---

@@ -8,7 +8,7 @@ import numpy as np
 
 from pruning.channels import Labels
 from pruning.errors import PruningError
-from pruning.graph import Graph, Seen
+from pruning.graph import Graph
 from pruning.registry import Weight
 
 Keep = Callable[[Labels], np.ndarray]
@@ -44,9 +44,8 @@ def shrink(model: keras.Model, keep: Mapping[str, Any], *, optimizer: bool = Tru
     stays = graph.keeping(graph.removed(keep))
     pairs: list[tuple[Any, Any]] = []
     small = _cloned(model, graph, stays, pairs)
-    changed: dict[int, tuple[Any, np.ndarray]] = {}
+    cuts = _cuts(graph)
     for old, new in pairs:
-        cuts = {id(weight.variable): weight for weight in _weights_of(graph, old)}
         for mine, other in zip(old.variables, new.variables, strict=True):
             values = _cut(keras.ops.convert_to_numpy(mine), cuts.get(id(mine)), stays)
             if tuple(other.shape) != values.shape:
@@ -55,9 +54,7 @@ def shrink(model: keras.Model, keep: Mapping[str, Any], *, optimizer: bool = Tru
                     "its rule does not say how its configuration changes"
                 )
             other.assign(values)
-            changed[id(mine)] = (other, values)
     if optimizer and getattr(model, "optimizer", None) is not None and model.compiled:
-        cuts = {id(weight.variable): weight for entry in graph.seen.values() for weight in entry.weights}
         _cut_optimizer(model, small, cuts, stays)
     return small
 
@@ -71,8 +68,8 @@ def masked(model: keras.Model, keep: Mapping[str, Any]) -> keras.Model:
     stays = graph.keeping(graph.removed(keep))
     pairs: list[tuple[Any, Any]] = []
     copy = _cloned(model, graph, lambda labels: np.ones(len(labels), bool), pairs)
+    cuts = _cuts(graph)
     for old, new in pairs:
-        cuts = {id(weight.variable): weight for weight in _weights_of(graph, old)}
         for mine, other in zip(old.variables, new.variables, strict=True):
             values = np.array(keras.ops.convert_to_numpy(mine))
             weight = cuts.get(id(mine))
@@ -83,9 +80,9 @@ def masked(model: keras.Model, keep: Mapping[str, Any]) -> keras.Model:
     return copy
 
 
-def _weights_of(graph: Graph, layer: Any) -> tuple[Weight, ...]:
-    entry: Seen | None = graph.seen.get(id(layer))
-    return entry.weights if entry is not None else ()
+def _cuts(graph: Graph) -> dict[int, Weight]:
+    """How variables are cut, by `id`."""
+    return {id(weight.variable): weight for entry in graph.seen.values() for weight in entry.weights}
 
 
 def _cut(values: np.ndarray, weight: Weight | None, stays: Keep) -> np.ndarray:

@@ -140,7 +140,6 @@ class Space:
         if isinstance(draw, np.random.Generator):
             draw = drawing(draw)
         net: NetworkRoot = self.base.copy()  # type: ignore[assignment]
-        deltas = {path: dict(entry) for path, entry in net.deltas.items()}
 
         def choose(gene: Gene) -> dict[str, float]:
             entries = self.entries(gene)
@@ -151,7 +150,7 @@ class Space:
                     name: declaration.total(draw(name, _root_domain(declaration, entry)))
                     for name, declaration, entry in entries
                 }
-            totals, own, chosen = net.totals(gene), deltas.get(gene.path, {}), {}
+            totals, own, chosen = net.totals(gene), net.deltas.get(gene.path, {}), {}
             for name, declaration, entry in entries:
                 domain = _delta_domain(declaration, entry, totals.get(name, 0))
                 if domain is not None:
