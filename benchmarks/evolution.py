@@ -2,8 +2,8 @@
 
     python -m benchmarks.evolution [FOLDER]
 
-Both samplers draw encoder-decoders, plain, residual or dense, with or without attention at the skips and squeeze and
-excitation; each trains 24 for 45 s. They take turns, so that what else a machine does falls on both. Train on z 0-10,
+Both samplers draw encoder-decoders, plain, residual or dense, with or without attention at the skips; each trains 24
+for 45 s. They take turns, so that what else a machine does falls on both. Train on z 0-10,
 validate on z 11-13. Run again, it continues. Prints tables, and JSON lines; figures of a run stand in docs/RESULTS.md.
 """
 
@@ -40,7 +40,6 @@ def space() -> Space:
             "n_convs": Levels(Range(1, 3), Range(0, 1), Range(-1, 1)),
             "shortcut": Choice("none", "residual", "dense"),
             "merge": Choice("concatenate", "sum", "gate"),
-            "squeeze_excitation": Choice("off", "on"),
             "pooling": Choice("max", "strided"),
             "upsampling": Choice("transposed", "resize"),
             "activation": Choice("relu", "elu", "leaky_relu"),

@@ -6,8 +6,8 @@ a whole or stays. Labels that reach an output, or a layer that mixes channels in
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -39,6 +39,31 @@ class Seen:
     configure: Configure | None
 
 
+class Step(NamedTuple):
+    """One call of a layer; values are numbered in the order in which they are made.
+
+    Attributes:
+        path: The layer's name, below the names of the models that hold it.
+        node: The call, as Keras recorded it.
+        reads: The numbers of the values that it reads.
+        writes: Of those that it makes.
+        channels: Of what it reads, one by one; None where none can be removed.
+        flow: What its rule gave.
+    """
+
+    path: str
+    node: Any
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    channels: tuple[Channels | None, ...]
+    flow: Flow
+
+    @property
+    def sums(self) -> bool:
+        """Whether the layer sums over the channels that it reads, so that it makes new ones."""
+        return any(weight.reads is not None for weight in self.flow.weights)
+
+
 class Graph:
     """The channels of a functional or Sequential model, nested models and shared layers included.
 
@@ -50,6 +75,9 @@ class Graph:
         units: Which labels are tied, and which have to stay.
         seen: The layers by `id`, in the order of the graph.
         given: What models within the model are called with at first, by `id`.
+        steps: All calls in an order in which they can be run, models within the model followed.
+        inputs: The numbers of the model's inputs.
+        outputs: Of its outputs.
 
     Raises:
         PruningError: The model is subclassed or not built, so its graph cannot be read.
@@ -70,16 +98,26 @@ class Graph:
         self.units = Units()
         self.seen: dict[int, Seen] = {}
         self.given: dict[int, list[Channels | None]] = {}
-        ends = self._walk(model, [None] * len(functional_graph(model).inputs), "")
-        for channels, tensor in zip(ends, functional_graph(model).outputs, strict=True):
+        self.steps: list[Step] = []
+        self._channels: list[Channels | None] = []
+        self.inputs = self._number([None] * len(functional_graph(model).inputs))
+        self.outputs = self._walk(model, self.inputs, "")
+        for value, tensor in zip(self.outputs, functional_graph(model).outputs, strict=True):
+            channels = self._channels[value]
             if channels is not None:
                 name = tensor._keras_history.operation.name
                 self.units.protect(channels.labels, f"they reach the output {name}")
 
-    def _walk(self, model: Any, given: list[Channels | None], above: str) -> list[Channels | None]:
-        """Follow channels through a model; gives those of its outputs."""
+    def _number(self, channels: Sequence[Channels | None]) -> list[int]:
+        """Numbers for new values."""
+        first = len(self._channels)
+        self._channels.extend(channels)
+        return list(range(first, len(self._channels)))
+
+    def _walk(self, model: Any, given: list[int], above: str) -> list[int]:
+        """Follow values through a model; gives its outputs."""
         graph = functional_graph(model)
-        known: dict[int, Channels | None] = {id(t): c for t, c in zip(graph.inputs, given, strict=True)}
+        known: dict[int, int] = {id(t): value for t, value in zip(graph.inputs, given, strict=True)}
         for depth in sorted(graph._nodes_by_depth, reverse=True):
             for node in graph._nodes_by_depth[depth]:
                 if node.is_input or any(id(tensor) not in known for tensor in node.input_tensors):
@@ -87,15 +125,16 @@ class Graph:
                 inputs = [known[id(tensor)] for tensor in node.input_tensors]
                 path = f"{above}{node.operation.name}"
                 if isinstance(node.operation, keras.Model):
-                    self.given.setdefault(id(node.operation), inputs)
+                    self.given.setdefault(id(node.operation), [self._channels[value] for value in inputs])
                     outputs = self._walk(node.operation, inputs, f"{path}/")
                 else:
                     outputs = self._call(node, inputs, path)
-                known |= {id(tensor): channels for tensor, channels in zip(node.outputs, outputs, strict=True)}
+                known |= {id(tensor): value for tensor, value in zip(node.outputs, outputs, strict=True)}
         return [known[id(tensor)] for tensor in graph.outputs]
 
-    def _call(self, node: Any, inputs: list[Channels | None], path: str) -> list[Channels | None]:
+    def _call(self, node: Any, reads: list[int], path: str) -> list[int]:
         layer = node.operation
+        inputs = [self._channels[value] for value in reads]
         call = Call(
             layer,
             tuple(inputs),
@@ -121,7 +160,9 @@ class Graph:
         else:
             self._share(earlier, flow)
             earlier.inputs.extend(read)
-        return list(flow.outputs)
+        writes = self._number(flow.outputs)
+        self.steps.append(Step(path, node, tuple(reads), tuple(writes), tuple(inputs), flow))
+        return writes
 
     def _share(self, earlier: Seen, flow: Flow) -> None:
         """A layer that is called again reads and makes the same channels as at first."""
