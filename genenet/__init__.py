@@ -32,6 +32,7 @@ _WHERE = {
     "Ensemble": "ensemble",
     "segment_volume": "segment",
     "evaluate": "evaluation",
+    "dense": "dense_evaluation",
 }
 
 __all__ = ["__version__", *_WHERE]
