@@ -35,6 +35,15 @@ class Operation:
         """Whether as many elements come out as go in, however many they are."""
         return False
 
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether elements stay where they are, along all axes."""
+        return False
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Whether it does the same along an axis and the one before; False where that is not known."""
+        return False
+
     def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
         """Stride and offset out for those in."""
         return stride, offset
@@ -48,7 +57,13 @@ class Operation:
 class Pointwise(Operation):
     """An operation that keeps sizes and positions."""
 
+    keeps_grid = True  # type: ignore[assignment]
+
     def keeps_size(self, axis: int) -> bool:
+        """Always."""
+        return True
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
         """Always."""
         return True
 
@@ -104,6 +119,15 @@ class Convolution(Operation):
         """One per kernel entry."""
         return self.features * math.prod(self.kernel) * inputs[0]
 
+    @property
+    def keeps_grid(self) -> bool:
+        """With zeros around."""
+        return self.same
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Where the kernel's sides are alike."""
+        return self.kernel[axis] == self.kernel[axis - 1]
+
     def padded(self, size: int, axis: int) -> int:
         """Elements along an axis with the zeros that are put around."""
         return size + (self._reach(axis) if self.same else 0)
@@ -148,6 +172,10 @@ class Pool(Operation):
     """One element for `factor` neighbours along each axis; sizes must divide."""
 
     factor: tuple[int, ...]
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Where the sides are alike."""
+        return self.factor[axis] == self.factor[axis - 1]
 
     def size(self, size: int, axis: int) -> int:
         """Divided by the factor."""
@@ -210,6 +238,10 @@ class Repeat(Operation):
 
     factor: tuple[int, ...]
 
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Where the sides are alike."""
+        return self.factor[axis] == self.factor[axis - 1]
+
     def size(self, size: int, axis: int) -> int:
         """Multiplied by the factor."""
         return size * self.factor[axis]
@@ -238,6 +270,10 @@ class Crop(Operation):
     """The centre: `amount` elements less on either side, per axis."""
 
     amount: tuple[int, ...]
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Where the sides are alike."""
+        return self.amount[axis] == self.amount[axis - 1]
 
     def size(self, size: int, axis: int) -> int:
         """Shorter on both sides."""

@@ -21,7 +21,6 @@ from genenet.operations import (
     Multiply,
     Operation,
     Penalties,
-    Pointwise,
 )
 
 IMAGE = "image"
@@ -143,15 +142,15 @@ class Plan:
             The layer's name.
         """
         inputs = (inputs,) if isinstance(inputs, str) else inputs
-        sources = [self.layers[name] for name in inputs]
+        layers = self.layers
         name = swap_separator(f"{gene}/{part}" if part else gene)
-        if name in self.layers:
+        if name in layers:
             raise ValueError(f"two layers would have the name {name}")
-        grid = sources[0].grid
-        if not isinstance(operation, Pointwise):
-            grid = tuple(operation.grid(*place, axis) for axis, place in enumerate(grid))
-        n_channels = operation.n_channels([source.n_channels for source in sources])
-        self.layers[name] = PlannedLayer(name, gene, operation, inputs, n_channels, grid)
+        grid = layers[inputs[0]].grid
+        if not operation.keeps_grid:
+            grid = tuple([operation.grid(*place, axis) for axis, place in enumerate(grid)])
+        n_channels = operation.n_channels([layers[source].n_channels for source in inputs])
+        layers[name] = PlannedLayer(name, gene, operation, inputs, n_channels, grid)
         self.outputs[gene] = name
         return name
 
@@ -301,8 +300,18 @@ class Plan:
             InputError: The window shrinks to nothing; names the gene where it happens.
         """
         stride = self.total_stride
-        chosen = [self._nearest(size, axis, stride[axis]) for axis, size in enumerate(shape)]
+        chosen: list[tuple[int, int]] = []
+        for axis, size in enumerate(shape):
+            if axis and size == shape[axis - 1] and self._is_like_the_axis_before(axis):
+                chosen.append(chosen[-1])
+            else:
+                chosen.append(self._nearest(size, axis, stride[axis]))
         return WindowShape(tuple(size for size, _ in chosen), tuple(core for _, core in chosen))
+
+    def _is_like_the_axis_before(self, axis: int) -> bool:
+        """Whether all layers do the same along both."""
+        operations = {id(layer.operation): layer.operation for layer in self.layers.values()}
+        return all(operation.is_like_the_axis_before(axis) for operation in operations.values())
 
     def _nearest(self, size: int, axis: int, stride: int) -> tuple[int, int]:
         """The nearest size along an axis that fits, and the output's."""

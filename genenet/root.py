@@ -38,10 +38,11 @@ class Values(dict[str, Any]):
     ) -> None:
         super().__init__(above or {})
         self.totals: dict[str, float] = {**above.totals} if above is not None else {}
+        totals = self.totals
         for name, delta in deltas.items():
-            self.totals[name] = self.totals.get(name, 0) + delta
+            totals[name] = totals.get(name, 0) + delta
             if name in declarations:
-                self[name] = declarations[name].value(self.totals[name])
+                self[name] = declarations[name].value(totals[name])
         self._memory: dict[Hashable, Any] = {}
 
     def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -118,13 +119,11 @@ class Root(Gene):
                 families[gene.path] = gene.make_children()
             level = [child for gene in level for child in families[gene.path]]
         self._families = families
-        self._list(self)
-
-    def _list(self, gene: Gene) -> None:
-        """List a gene and all below it, parents first."""
-        self._genes[gene.path] = gene
-        for child in self._families[gene.path]:
-            self._list(child)
+        waiting: list[Gene] = [self]
+        while waiting:  # parents first, brothers in their order
+            gene = waiting.pop()
+            self._genes[gene.path] = gene
+            waiting.extend(reversed(families[gene.path]))
 
     def update(self, changes: Mapping[str, Mapping[str, float]]) -> None:
         """Replace deltas of several genes in one step; all of it happens or nothing.
@@ -218,20 +217,22 @@ class Root(Gene):
 
     def values(self, gene: Gene) -> Values:
         """The values at a gene; one without deltas of its own shares its parent's."""
-        found = self._values.get(gene.path)
-        if found is None:
-            above = self.values(gene.parent) if gene.parent is not None else None
-            own = self.deltas.get(gene.path)
-            found = above if above is not None and not own else Values(self.vocabulary, own or {}, above)
-            self._values[gene.path] = found
+        path = gene.path
+        if path in self._values:
+            return self._values[path]
+        above = self.values(gene.parent) if gene.parent is not None else None
+        own = self.deltas.get(path)
+        found = above if above is not None and not own else Values(self.vocabulary, own or {}, above)
+        self._values[path] = found
         return found
 
     def _check_bounds(self, gene: Gene) -> None:
         """Refuse totals out of bounds; without own deltas a gene has its parent's totals, so these suffice."""
+        totals, vocabulary = self.values(gene).totals, gene.vocabulary
         for name in self.deltas[gene.path]:
-            if name not in gene.vocabulary:
+            if name not in vocabulary:
                 gene._declaration(name)
-            problem = gene.vocabulary[name].problem(gene.total(name))
+            problem = vocabulary[name].problem(totals[name])
             if problem:
                 raise InputError(f"`{name}` {problem} at {gene.label}")
 

@@ -70,6 +70,10 @@ Domain = Whole | Range | Choice
 Draw = Callable[[str, Domain], Any]
 
 
+# What a gene adds that adds nothing.
+NOTHING: dict[str, float] = {}
+
+
 def drawing(rng: np.random.Generator) -> Draw:
     """Draw uniformly with a generator."""
 
@@ -115,6 +119,7 @@ class Space:
             raise InputError(f"`deviation` must be chances from 0 to 1, one per level, but got {list(deviation)}")
         self.levels: dict[str, tuple[Range | Choice | None, ...]] = {}
         self._entries: dict[tuple[type[Gene], int], list[tuple[str, Hyperparameter, Range | Choice]]] = {}
+        self._domains: dict[tuple[str, int, float], Domain | None] = {}
         for name, entry in ranges.items():
             if name not in base.vocabulary:
                 raise InputError(
@@ -143,16 +148,22 @@ class Space:
 
         def choose(gene: Gene) -> dict[str, float]:
             entries = self.entries(gene)
-            if not entries or gene.depth and not self._deviates(gene, draw):
-                return {}
-            if not gene.depth:
+            if not entries:
+                return NOTHING
+            depth = gene.depth
+            if depth and not self._deviates(gene, draw):
+                return NOTHING
+            if not depth:
                 return {
                     name: declaration.total(draw(name, _root_domain(declaration, entry)))
                     for name, declaration, entry in entries
                 }
             totals, own, chosen = net.totals(gene), net.deltas.get(gene.path, {}), {}
             for name, declaration, entry in entries:
-                domain = _delta_domain(declaration, entry, totals.get(name, 0))
+                key = name, depth, totals.get(name, 0)
+                if key not in self._domains:
+                    self._domains[key] = _delta_domain(declaration, entry, key[2])
+                domain = self._domains[key]
                 if domain is not None:
                     chosen[name] = own.get(name, 0) + draw(f"{name}@{gene.path}", domain)
             return chosen
@@ -162,7 +173,7 @@ class Space:
 
     def entries(self, gene: Gene) -> list[tuple[str, Hyperparameter, Range | Choice]]:
         """What may change at a gene: names, declarations and ranges of its level."""
-        key = type(gene), gene.depth
+        key = type(gene), len(gene.lineage) - 1
         if key not in self._entries:
             found = [
                 (name, gene.vocabulary[name], levels[gene.depth] if gene.depth < len(levels) else None)

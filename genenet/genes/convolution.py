@@ -128,15 +128,12 @@ class Conv(Gene):
     def make_children(self) -> list[Gene]:
         """One per input: those of its place in the network, then links."""
         names = [kind.default_name for kind, _ in self.edges]
-        children: list[Gene] = [
-            kind(
-                name if names.count(name) == 1 else f"{name}{names[:index].count(name)}",
-                self,
-                source=source,
-                scale=self.scale,
-            )
-            for index, (name, (kind, source)) in enumerate(zip(names, self.edges, strict=True))
-        ]
+        children: list[Gene] = []
+        for index, (kind, source) in enumerate(self.edges):
+            name = names[index]
+            if len(names) > 1 and names.count(name) > 1:
+                name = f"{name}{names[:index].count(name)}"
+            children.append(kind(name, self, source=source, scale=self.scale))
         n_links = max(self.n_links, self.n_dense)
         return children + [
             Link(f"link{index}", self, source="", scale=self.scale, index=index + 1) for index in range(n_links)
@@ -155,11 +152,11 @@ class Conv(Gene):
 
     def plan(self, plan: Plan) -> None:
         """Merge, convolution, `norm`, `act`, `squeeze`, `drop`."""
-        self.finish(plan, self.convolve(plan, self.merge(plan)))
+        merged, steps = self.merge(plan), self.steps(plan.n_dims)
+        self.finish(plan, self.convolve(plan, merged, steps), steps)
 
-    def convolve(self, plan: Plan, merged: str) -> str:
+    def convolve(self, plan: Plan, last: str, steps: "Steps") -> str:
         """Plan the convolution and its `norm`; separable: `depthwise` before."""
-        last, steps = merged, self.steps(plan.n_dims)
         if steps.depthwise is not None:
             depthwise = dataclasses.replace(steps.depthwise, features=plan.layers[last].n_channels)
             last = plan.add(depthwise, last, gene=self.path, part="depthwise")
@@ -168,9 +165,9 @@ class Conv(Gene):
             last = plan.add(steps.normalization, last, gene=self.path, part="norm")
         return last
 
-    def finish(self, plan: Plan, last: str) -> None:
+    def finish(self, plan: Plan, last: str, steps: "Steps") -> None:
         """Plan what follows: `act`, `squeeze`, `drop`."""
-        for part, operation in self.steps(plan.n_dims).after:
+        for part, operation in steps.after:
             last = plan.add(operation, last, gene=self.path, part=part)
         plan.chain.append(self.path)
 
@@ -180,27 +177,24 @@ class Conv(Gene):
         return self.root.values(self).remembered(key, lambda: self._steps(n_dims))
 
     def _steps(self, n_dims: int) -> "Steps":
-        kernel, features = kernel_shape(self, n_dims), self.features
-        dilation, same, on_kernels = (
-            self.dilation * self.dilation_factor,
-            self.padding == "same",
-            kernel_penalties(self),
-        )
+        values = self.root.values(self)
+        kernel, features, on_kernels = kernel_shape(self, n_dims), self.features, kernel_penalties(self)
+        dilation, same = values["dilation"] * self.dilation_factor, values["padding"] == "same"
         depthwise = None
-        if self.convolution == "separable":
+        if values["convolution"] == "separable":
             depthwise = DepthwiseConvolution(1, kernel, dilation, same, bias=False, penalties=on_kernels)
             kernel = (1,) * n_dims
-        normalized = self.normalization != "none"
-        on_activations = penalties(self.log10_l1_activation, self.log10_l2_activation)
-        after: list[tuple[str, Operation]] = [("act", Activation(self.activation, on_activations))]
-        if self.squeeze_excitation == "on":
+        normalization, dropout = values["normalization"], values["dropout"]
+        on_activations = penalties(values["log10_l1_activation"], values["log10_l2_activation"])
+        after: list[tuple[str, Operation]] = [("act", Activation(values["activation"], on_activations))]
+        if values["squeeze_excitation"] == "on":
             after.append(("squeeze", SqueezeExcitation(REDUCTION)))
-        if self.dropout > 0:
-            after.append(("drop", Dropout(self.dropout)))
+        if dropout > 0:
+            after.append(("drop", Dropout(dropout)))
         return Steps(
             depthwise,
-            Convolution(features, kernel, dilation, same, not normalized, on_kernels),
-            Normalization(self.normalization) if normalized else None,
+            Convolution(features, kernel, dilation, same, normalization == "none", on_kernels),
+            Normalization(normalization) if normalization != "none" else None,
             tuple(after),
         )
 

@@ -59,12 +59,12 @@ class Stack(Gene):
         convs = self.convs
         first = last = ""
         for conv in convs:
-            merged = conv.merge(plan)
+            merged, steps = conv.merge(plan), conv.steps(plan.n_dims)
             first = first or merged
-            last = conv.convolve(plan, merged)
+            last = conv.convolve(plan, merged, steps)
             if conv is convs[-1] and self.shortcut == "residual":
                 last = conv.add_shortcut(plan, last, first)
-            conv.finish(plan, last)
+            conv.finish(plan, last, steps)
         plan.outputs[self.path] = plan.outputs[convs[-1].path]
 
 
