@@ -16,6 +16,7 @@ _WHERE = {
     "DilatedNet": "genes",
     "PyramidNet": "genes",
     "Hybrid2D3D": "genes",
+    "PatchNet": "genes",
     "from_dict": "genes",
     "register": "genes",
     "adjusted_rand_score": "metrics",

@@ -86,7 +86,8 @@ def augment(
         settings: What may happen.
         rng: Where all randomness comes from.
         image_shape: Space of the image to return.
-        labels_shape: Space of the labels to return, from the centre of the image; smaller by an even number.
+        labels_shape: Space of the labels to return, from the centre of the image; of an odd difference the larger part
+            lies behind.
 
     Returns:
         The image, `(*image_shape, channels)` float32, and the labels, `labels_shape`: new, contiguous arrays.
@@ -97,13 +98,13 @@ def augment(
     _check_shapes(image.shape, labels.shape, settings, tuple(image_shape), tuple(labels_shape))
     if settings.elastic:
         image, labels = _deform(image, labels, settings, rng)
-    labels = _crop_centre(labels, labels_shape)
     if settings.reflect:
         flips = tuple(slice(None, None, -1 if flip else 1) for flip in rng.integers(2, size=labels.ndim))
         image, labels = image[flips], labels[flips]
     if settings.rotate:
         turns = int(rng.integers(4))
         image, labels = np.rot90(image, turns, axes=(-3, -2)), np.rot90(labels, turns, axes=(-2, -1))
+    labels = _crop_centre(labels, labels_shape)
     return _change_values(np.array(image, np.float32, order="C"), settings, rng), np.array(labels, order="C")
 
 
@@ -130,10 +131,8 @@ def _check_shapes(
 ) -> None:
     if len(image_shape) not in (2, 3) or len(image_shape) != len(labels_shape):
         raise InputError(f"windows must be (y, x) or (z, y, x), but got {image_shape} and labels of {labels_shape}")
-    if any(outer < inner or (outer - inner) % 2 for outer, inner in zip(image_shape, labels_shape, strict=True)):
-        raise InputError(
-            f"`labels_shape` must be smaller than `image_shape` by even numbers, but got {labels_shape}, {image_shape}"
-        )
+    if any(outer < inner for outer, inner in zip(image_shape, labels_shape, strict=True)):
+        raise InputError(f"`labels_shape` must not be larger than `image_shape`, but got {labels_shape}, {image_shape}")
     read = (*image_shape[:-2], *(length + 2 * settings.margin for length in image_shape[-2:]))
     if image[:-1] != read or labels != read:
         raise InputError(

@@ -1,11 +1,13 @@
 """From a plan to a Keras model; only layers that come with Keras, so the model loads without genenet."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
 
 from genenet import operations as op
+from genenet.dense_evaluation import DensePatches
 from genenet.errors import InputError
 from genenet.plan import IMAGE, Plan
 from genenet.seeds import derived_seed
@@ -62,6 +64,12 @@ def _transposed(o: op.TransposedConvolution, n_dims: int, seed: int, **common: A
     )
 
 
+def _patch_pool(o: op.PatchPool, size: int, **common: Any) -> keras.Layer:
+    """Sizes are rounded up: where one neighbour is missing at the end, `same` cuts the last maximum there."""
+    whole = (size - o.side) % o.stride == 0
+    return keras.layers.MaxPooling2D(o.side, o.stride, padding="valid" if whole else "same", **common)
+
+
 def _normalization(o: op.Normalization, n_channels: int, **common: Any) -> keras.Layer:
     if o.kind == "batch":
         # Keras' momentum of 0.99 needs thousands of steps to forget its start; short trials have hundreds.
@@ -105,6 +113,7 @@ def _build_layer(operation: op.Operation, inputs: list[Any], *, name: str, n_dim
         op.StridedConvolution: lambda o: _strided(o, n_dims, seed, **common),
         op.MeanPool: lambda o: _by_dims("AveragePooling", n_dims)(o.factor, **common),
         op.MaxPool: lambda o: _by_dims("MaxPooling", n_dims)(o.factor, **common),
+        op.PatchPool: lambda o: _patch_pool(o, inputs[0].shape[1], **common),
         op.Repeat: lambda o: _by_dims("UpSampling", n_dims)(o.factor, **common),
         op.Crop: lambda o: _by_dims("Cropping", n_dims)(o.amount, **common),
         op.Normalization: lambda o: _normalization(o, inputs[0].shape[-1], **common),
@@ -134,6 +143,59 @@ class Built(NamedTuple):
     trainer: keras.Model
 
 
+def build_patches(
+    plan: Plan, shape: tuple[int | None, ...], side: int, *, name: str, precision: str = "float32", seed: int = 0
+) -> Built:
+    """Build the plan of a patch classifier: for one patch; for other shapes the same on every pixel at once.
+
+    Args:
+        plan: As for whole images, dilations and all.
+        shape: `(y, x, channels)`; None for sizes that stay open.
+        side: Of a patch.
+        name: The model's name.
+        precision: A Keras dtype policy.
+        seed: Of the first weights.
+
+    Returns:
+        The model to use and the model to train, `(batch, *space', classes)` both.
+    """
+    check_shape(plan, shape)
+    image = tensor = keras.Input((side, side, shape[-1]), name=IMAGE)
+    (head,) = plan.heads
+    by_name = {IMAGE: image}
+    for layer in list(plan.layers.values())[1:]:
+        operation = layer.operation
+        if isinstance(operation, op.Convolution):
+            operation = dataclasses.replace(operation, dilation=1)
+        tensor = _build_layer(
+            operation,
+            [by_name[source] for source in layer.inputs],
+            name=layer.name,
+            n_dims=2,
+            dtype="float32" if layer.name in (head.scores, head.answer) else precision,
+            seed=seed,
+        )
+        by_name[layer.name] = tensor
+    if shape[:2] == (side, side):
+        scores, answer = by_name[head.scores], by_name[head.answer]
+        return Built(keras.Model(image, answer, name=name), keras.Model(image, [scores], name=f"{name}_training"))
+    classifier = keras.Model(image, by_name[head.scores], name=name)
+    whole = keras.Input(shape, name=IMAGE)
+    scores = DensePatches(classifier, name="patches", dtype=precision)(whole)
+    answer = keras.layers.Softmax(name=head.answer, dtype="float32")(scores)
+    return Built(keras.Model(whole, answer, name=name), keras.Model(whole, [scores], name=f"{name}_training"))
+
+
+def check_shape(plan: Plan, shape: tuple[int | None, ...]) -> None:
+    """Refuse an input shape of the wrong length or channels, or one that does not fit."""
+    n_channels = plan.layers[IMAGE].n_channels
+    if len(shape) != plan.n_dims + 1 or shape[-1] != n_channels:
+        wanted = ", ".join(["size"] * plan.n_dims)
+        raise InputError(f"the input shape must be ({wanted}, {n_channels}), but got {shape}")
+    if None not in shape[:-1]:
+        plan.sizes(shape[:-1])  # type: ignore[arg-type]
+
+
 def build_model(
     plan: Plan, shape: tuple[int | None, ...], *, name: str, precision: str = "float32", seed: int = 0
 ) -> Built:
@@ -152,13 +214,7 @@ def build_model(
     Raises:
         InputError: A shape of the wrong length or channels, or one that does not fit.
     """
-    n_channels = plan.layers[IMAGE].n_channels
-    if len(shape) != plan.n_dims + 1 or shape[-1] != n_channels:
-        wanted = ", ".join(["size"] * plan.n_dims)
-        raise InputError(f"the input shape must be ({wanted}, {n_channels}), but got {shape}")
-    space = shape[:-1]
-    if None not in space:
-        plan.sizes(space)  # type: ignore[arg-type]
+    check_shape(plan, shape)
     image = keras.Input(shape, name=IMAGE)
     tensors = {IMAGE: image}
     heads = {plan.layers[head.scores].gene for head in plan.heads} | {plan.layers[h.answer].gene for h in plan.heads}

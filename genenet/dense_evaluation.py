@@ -1,5 +1,6 @@
 """Evaluate a Keras patch classifier on every pixel at once; `genenet.patch_maps` says how."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -101,7 +102,7 @@ class DensePatches(keras.layers.Layer):
                 cut = [layer.padding == "same" and _is_cut(layer, *axis) for axis in axes]
                 chain.pool(layer.pool_size, layer.strides, largest=kind == "MaxPooling2D", cut=cut)
             elif kind != "Flatten":
-                chain.pointwise(layer)
+                chain.pointwise(_as_function(layer))
         return chain
 
     def call(self, inputs: Any) -> Any:
@@ -128,6 +129,14 @@ class DensePatches(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "DensePatches":
         """From `get_config`."""
         return cls(keras.saving.deserialize_keras_object(config.pop("classifier")), **config)
+
+
+def _as_function(layer: Any) -> Callable[[Any], Any]:
+    """A layer that keeps the precision of what it is given."""
+    if not layer.weights and "Dropout" not in type(layer).__name__:
+        function: Callable[[Any], Any] = layer.call
+        return function
+    return lambda x: keras.ops.cast(layer(x), x.dtype)
 
 
 def _is_cut(layer: Any, axis: Axis, kernel: int, stride: int) -> bool:

@@ -201,6 +201,42 @@ class MeanPool(Pool):
 
 
 @dataclasses.dataclass(frozen=True)
+class PatchPool(Operation):
+    """The maximum over neighbours in a patch classifier, as seen over a whole image: the next layer's taps lie apart.
+
+    Attributes:
+        side: Neighbours along each axis.
+        stride: Positions of a patch from one maximum to the next.
+        dilation: Elements from one neighbour to the next.
+        cut: How many neighbours the last maximum of a patch lacks.
+    """
+
+    side: int
+    stride: int
+    dilation: int
+    cut: int = 0
+
+    def _reach(self) -> int:
+        return self.dilation * (self.side - 1 - self.cut)
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Always."""
+        return True
+
+    def size(self, size: int, axis: int) -> int:
+        """Shorter by what the last maximum of a patch reaches."""
+        return size - self._reach()
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """Centred on the neighbours."""
+        return stride, offset + stride * self._reach() / 2
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """All neighbours."""
+        return wanted[0], wanted[1] + self._reach()
+
+
+@dataclasses.dataclass(frozen=True)
 class Patches(Operation):
     """A convolution whose kernel and stride are `factor`, so that no two patches overlap; what it shares either way.
 

@@ -136,6 +136,7 @@ class Chain:
         def apply(x: Any, taps: Any, row: int, column: int) -> Any:
             """A part of the kernel whose first tap lies so far down and to the right."""
             height, width = int(taps.shape[0]), int(taps.shape[1])
+            taps = ops.cast(taps, x.dtype)
             return ops.conv(_shifted(x, row, column, height - 1, width - 1), taps, padding="valid")
 
         def make(row: Place, column: Place) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+import genenet.dense_evaluation  # noqa: F401  (a layer of ours, by which files name it)
 from genenet.errors import InputError
 
 

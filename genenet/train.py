@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
-from genenet.build import build_model
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
 from genenet.errors import InputError
@@ -116,7 +115,7 @@ class _Training:
         plan = blueprint.plan_layers()
         has_distances = any(head.kind == "distance" for head in plan.heads)
         shape = (*[None] * plan.n_dims, blueprint.n_channels)
-        built = build_model(plan, shape, name=blueprint.kind.lower(), precision=policy, seed=seed)
+        built = blueprint.make(shape, precision=policy, seed=seed)
         self.model, self.trainer = built.model, built.trainer
         self.heads = plan.heads
         self.windows = TrainingWindows(

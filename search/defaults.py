@@ -45,4 +45,5 @@ def default_space(
         "log10_l2_kernel": Range(-14, -5),
         "window_size": Range(max(32, window_size * 2 // 3), window_size * 4 // 3),
     }
-    return Space(base, {name: entry for name, entry in ranges.items() if name in base.vocabulary})
+    known = base.vocabulary.keys() - set(base.fixed)
+    return Space(base, {name: entry for name, entry in ranges.items() if name in known})

@@ -6,11 +6,20 @@ from genenet.errors import InputError
 from genenet.genes.encoder_decoder import EncoderDecoder, ResidualUNet, UNet, UNet3D
 from genenet.genes.hybrid import Hybrid2D3D
 from genenet.genes.network_root import NetworkRoot
+from genenet.genes.patch_net import PatchNet
 from genenet.genes.pyramid import DilatedNet, PyramidNet
 from genenet.root import Root
 from genenet.wording import known_instead
 
-PRESETS: tuple[type[NetworkRoot], ...] = (UNet, UNet3D, ResidualUNet, DilatedNet, PyramidNet, Hybrid2D3D)
+PRESETS: tuple[type[NetworkRoot], ...] = (
+    UNet,
+    UNet3D,
+    ResidualUNet,
+    DilatedNet,
+    PyramidNet,
+    Hybrid2D3D,
+    PatchNet,
+)
 
 KINDS: tuple[type[NetworkRoot], ...] = (EncoderDecoder, *PRESETS)
 
@@ -77,6 +86,7 @@ __all__ = [
     "EncoderDecoder",
     "Hybrid2D3D",
     "NetworkRoot",
+    "PatchNet",
     "PyramidNet",
     "ResidualUNet",
     "UNet",

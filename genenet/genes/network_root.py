@@ -23,6 +23,8 @@ from genenet.root import Root
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from genenet.build import Built
+
 
 class LayersPerStack(NamedTuple):
     """Convolutions per stack, as in Table 1 of Guay et al. 2018.
@@ -47,6 +49,9 @@ class NetworkRoot(Root):
     Attributes:
         paper: Where the network comes from, for the table of presets.
     """
+
+    # What a space leaves alone unless it is told otherwise.
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     reads: ClassVar[Reads] = (LOG10_LEARNING_RATE, WINDOW_SIZE, WINDOW_DEPTH, ANISOTROPY, POOL_Z, DISTANCE_WEIGHT)
     child_kinds: ClassVar[Kinds] = (Head, DistanceHead)
@@ -184,8 +189,11 @@ class NetworkRoot(Root):
         from genenet.device import import_keras
 
         import_keras()
+        shape = (*[None] * self.n_dims, self.n_channels) if shape is None else shape
+        return self.make(shape, precision=precision, seed=seed).model
+
+    def make(self, shape: tuple[int | None, ...], *, precision: str = "float32", seed: int = 0) -> "Built":
+        """The model to use and the model to train; `build` gives the first alone, and takes the same arguments."""
         from genenet.build import build_model
 
-        plan = self.plan_layers()
-        shape = (*[None] * plan.n_dims, self.n_channels) if shape is None else shape
-        return build_model(plan, shape, name=self.kind.lower(), precision=precision, seed=seed).model
+        return build_model(self.plan_layers(), shape, name=self.kind.lower(), precision=precision, seed=seed)
