@@ -181,7 +181,7 @@ def build_patches(
         return Built(keras.Model(image, answer, name=name), keras.Model(image, [scores], name=f"{name}_training"))
     classifier = keras.Model(image, by_name[head.scores], name=name)
     whole = keras.Input(shape, name=IMAGE)
-    scores = DensePatches(classifier, name="patches", dtype=precision)(whole)
+    scores = DensePatches(classifier, name=head.scores, dtype=precision)(whole)
     answer = keras.layers.Softmax(name=head.answer, dtype="float32")(scores)
     return Built(keras.Model(whole, answer, name=name), keras.Model(whole, [scores], name=f"{name}_training"))
 

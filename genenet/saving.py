@@ -1,5 +1,6 @@
 """Keras models to files and back: always float32, always in safe mode."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 
 import genenet.dense_evaluation  # noqa: F401  (a layer of ours, by which files name it)
 from genenet.errors import InputError
+from genenet.plan import Output
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -43,6 +45,19 @@ def with_policy(model: keras.Model, policy: str) -> keras.Model:
     twin = keras.models.clone_model(model, clone_function=clone)
     twin.set_weights(model.get_weights())
     return twin
+
+
+def copy_of(model: keras.Model) -> keras.Model:
+    """A model of its own with the same layers and weights."""
+    twin = keras.models.clone_model(model, clone_function=lambda layer: type(layer).from_config(layer.get_config()))
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def trainer_of(model: keras.Model, heads: Sequence[Output]) -> keras.Model:
+    """The model to train of a model to use: to a list of what the losses compare."""
+    scores = [model.get_layer(head.scores).output for head in heads]
+    return keras.Model(model.inputs[0], scores, name=f"{model.name}_training")
 
 
 def save_model(model: keras.Model, path: Path) -> None:

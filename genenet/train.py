@@ -21,7 +21,7 @@ from genenet.genes import NetworkRoot
 from genenet.interrupts import interrupts_between_steps
 from genenet.losses import cross_entropy, squared_error
 from genenet.network import DESCRIPTION, Network, save_network
-from genenet.saving import get_variables, read_arrays, set_variables, write_arrays
+from genenet.saving import copy_of, get_variables, read_arrays, set_variables, trainer_of, with_policy, write_arrays
 from genenet.settings import TrainingSettings
 from genenet.windows import Batch, TrainingWindows, prefetch
 
@@ -95,6 +95,23 @@ def learning_rate_schedule(first: float, settings: TrainingSettings) -> Any:
     return first
 
 
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A model to train further, instead of one made from the blueprint.
+
+    Attributes:
+        model: With the blueprint's layers by name, as many channels as it has left; it stays as it is.
+        learning_rate: The first one; the blueprint's if left out.
+        identity: What tells it from others.
+        details: What to record with the network.
+    """
+
+    model: keras.Model
+    learning_rate: float | None = None
+    identity: str = ""
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 class _Training:
     """One training under way."""
 
@@ -107,6 +124,7 @@ class _Training:
         *,
         seed: int,
         watch: Watcher,
+        start: Start | None = None,
     ) -> None:
         self.blueprint, self.data, self.work, self.settings, self.watch = blueprint, data, work, settings, watch
         self.normalization = data.normalization()
@@ -115,25 +133,33 @@ class _Training:
         plan = blueprint.plan_layers()
         has_distances = any(head.kind == "distance" for head in plan.heads)
         shape = (*[None] * plan.n_dims, blueprint.n_channels)
-        built = blueprint.make(shape, precision=policy, seed=seed)
-        self.model, self.trainer = built.model, built.trainer
         self.heads = plan.heads
+        if start is None:
+            built = blueprint.make(shape, precision=policy, seed=seed)
+            self.model, self.trainer = built.model, built.trainer
+        else:
+            self.model = with_policy(copy_of(start.model), policy)
+            self.heads = [head for head in plan.heads if not head.auxiliary]
+            self.trainer = trainer_of(self.model, self.heads)
         self.windows = TrainingWindows(
             data, window, self.normalization, settings.windows, seed=seed, distances=has_distances
         )
         self.first_rate = 10.0**blueprint.log10_learning_rate
+        if start is not None and start.learning_rate is not None:
+            self.first_rate = start.learning_rate
         self.adam = optimizer = keras.optimizers.Adam(learning_rate_schedule(self.first_rate, settings))
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         losses = {"classes": cross_entropy, "distance": squared_error}
         self.trainer.compile(
             optimizer=optimizer,
-            loss=[losses[head.kind]() for head in plan.heads],
-            loss_weights=[head.weight for head in plan.heads],
+            loss=[losses[head.kind]() for head in self.heads],
+            loss_weights=[head.weight for head in self.heads],
         )
         optimizer.build(self.trainer.trainable_variables)
         self.predictor = MeanPredictor((BlockPredictor(self.model, plan, self.normalization, window),))
         self.state = _State()
+        self._is_from_model = start is not None
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -260,6 +286,8 @@ class _Training:
     def run(self, digest: str) -> None:
         self.work.mkdir(parents=True, exist_ok=True)
         self.restore(digest)
+        if self._is_from_model and self.state.best_step < 0:
+            self.validate()  # what training makes worse is not kept
         with interrupts_between_steps() as check:
             while not self.is_over:
                 self.run_leg(check)
@@ -287,6 +315,7 @@ def train_network(
     seed: int = 0,
     work: Path | None = None,
     watch: Watcher | None = None,
+    start: Start | None = None,
 ) -> Network:
     """Train a network and write its folder; the same call again continues, or returns what is there.
 
@@ -301,6 +330,7 @@ def train_network(
         seed: Of first weights, windows, augmentation and dropout.
         work: Where checkpoints and history stand meanwhile; beside the folder if left out.
         watch: Called after every step and every validation; True as answer to a record stops the training.
+        start: A model to train further; it is validated first, and stays what it is if training makes it worse.
 
     Returns:
         The network.
@@ -317,6 +347,8 @@ def train_network(
             f"but {data.name} has {data.n_classes} and {data.n_channels}"
         )
     content = [blueprint.to_dict(), settings.to_dict(), data.fingerprint, seed]
+    if start is not None:
+        content += [start.identity, start.learning_rate]
     digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
     if (folder / DESCRIPTION).exists():
         network = Network.open(folder)
@@ -328,7 +360,8 @@ def train_network(
             "choose another folder, or ask to overwrite it (--overwrite)"
         )
     try:
-        training = _Training(blueprint, data, work, settings, seed=seed, watch=watch or (lambda *_: None))
+        watch = watch or (lambda *_: None)
+        training = _Training(blueprint, data, work, settings, seed=seed, watch=watch, start=start)
         training.run(digest)
     except TrainingError:
         raise
@@ -337,7 +370,7 @@ def train_network(
             message = "memory ran out: choose a smaller batch_size, window_size or n_features"
             raise TrainingError("memory", message) from error
         raise
-    network = _finish(training, folder, seed, digest)
+    network = _finish(training, folder, seed, digest, {} if start is None else start.details)
     if work == partial_path(folder):
         remove(work)
     else:
@@ -346,9 +379,10 @@ def train_network(
     return network
 
 
-def _finish(training: _Training, folder: Path, seed: int, digest: str) -> Network:
+def _finish(training: _Training, folder: Path, seed: int, digest: str, more: dict[str, Any]) -> Network:
     state, data = training.state, training.data
     details = {
+        **more,
         "digest": digest,
         "seed": seed,
         "training": training.settings.to_dict(),

@@ -11,7 +11,7 @@ from pruning.masks import apply_masks, blocks, held_at_zero, magnitude_masks, n_
 from pruning.ordering import Ordering, Removal
 from pruning.prune_by_loss import Pruned, prune_by_loss
 from pruning.registry import Call, Flow, Weight, rule
-from pruning.report import Report, latencies, report
+from pruning.report import Report, Row, latencies, report
 from pruning.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
 from pruning.shrink import masked, shrink
 from pruning.structured import select_channels
@@ -38,6 +38,7 @@ __all__ = [
     "Removal",
     "Report",
     "Round",
+    "Row",
     "Search",
     "Target",
     "Thinned",

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from genenet.cli import data, demo, doctor, networks, searching, tree
+from genenet.cli import data, demo, doctor, networks, pruning, searching, tree
 from genenet.cli.output import complain, log_to_stderr
 from genenet.errors import InputError
 
@@ -30,6 +30,7 @@ app.add_typer(data.app, name="data")
 tree.register(app)
 app.add_typer(searching.app, name="search")
 networks.register(app)
+pruning.register(app)
 doctor.register(app)
 
 
@@ -48,6 +49,11 @@ def main() -> None:
     try:
         app()
     except InputError as error:
+        complain(str(error))
+        sys.exit(2)
+    except ValueError as error:
+        if type(error).__name__ != "PruningError":
+            raise
         complain(str(error))
         sys.exit(2)
     except SystemExit as ending:

@@ -1,0 +1,129 @@
+"""`genenet prune`: smaller networks, and what it bought."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genenet.cli.networks import DataFile, Settings, training_settings
+from genenet.cli.options import AsJson, DryRun, Overwrite
+from genenet.cli.output import progress, say, say_json
+from genenet.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(prune)
+
+
+def prune(
+    what: Annotated[Path, typer.Argument(help="The folder of a network, an ensemble or a study.")],
+    output: Annotated[Path, typer.Argument(help="The folder of the smaller network, or of the ensemble of these.")],
+    data: DataFile,
+    method: Annotated[str, typer.Option(help="loss, structured or magnitude.")] = "loss",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="What is left: multiply_adds=0.25 or parameters=0.25; or what goes: share=0.5, n_maps=100."),
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Channels that stay in a layer: c1=65. Repeat it.")] = None,
+    compression_ratio: Annotated[float | None, typer.Option(help="For magnitude: weights over weights left.")] = None,
+    scope: Annotated[str, typer.Option(help="network or layer, for structured and magnitude.")] = "network",
+    by: Annotated[str, typer.Option(help="The criterion of structured: l1, l2, first_order, ...")] = "l1",
+    search: Annotated[str, typer.Option(help="How loss looks: exact, prefilter, first_order, lazy.")] = "prefilter",
+    at_once: Annotated[int, typer.Option(help="Channels per step of loss, for speed.", min=1)] = 1,
+    retrain_steps: Annotated[int, typer.Option(help="Steps of training afterwards.", min=0)] = 200,
+    learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Of batches, and of what is random.")] = 0,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make networks smaller, train what is left, and say what it bought; of an ensemble, every member."""
+    from genenet.dataset import Dataset
+    from genenet.device import import_keras
+    from genenet.evaluation import open_members
+    from genenet.folder import remove
+
+    members = open_members(what)
+    if members is None:
+        raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
+    opened = Dataset.open(data)
+    members.check(opened)
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} exists; choose another folder, or replace it (--overwrite)")
+    import_keras()
+    from genenet.prune_ensemble import prune_ensemble
+    from genenet.prune_network import PruningSettings, prune_network
+
+    chosen = PruningSettings(
+        method=method,
+        target=_target(target),
+        keep=_numbers(keep, "--keep") if keep else None,
+        compression_ratio=compression_ratio,
+        scope=scope,
+        by=by,
+        search=search,
+        at_once=at_once,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    training = training_settings(settings, steps=retrain_steps) if retrain_steps else None
+    if dry_run:
+        names = ", ".join(str(member.folder) for member in members.members)
+        say(f"would prune {names} by {method} into {output}, and train {retrain_steps:,} steps")
+        return
+    if overwrite:
+        remove(output)
+    if (what / "network.json").exists():
+        with progress("training") as shown:
+            done = prune_network(
+                members.members[0],
+                opened,
+                output,
+                chosen,
+                training,
+                watch=lambda step, *_: shown(step, retrain_steps),
+            )
+        found, said = done.report, f"wrote {output}"
+    else:
+        with progress("pruning") as shown:
+            together = prune_ensemble(members, opened, output, chosen, training, progress=shown)
+        found, said = together.report, f"{together.summary()}; wrote {output}"
+    if as_json:
+        say_json([_row(row) for row in found.rows])
+        return
+    say(str(found))
+    say(said)
+
+
+def _target(entries: list[str] | None) -> Any:
+    from pruning import PruningError, Target
+
+    if not entries:
+        return None
+    numbers = _numbers(entries, "--target")
+    unknown = numbers.keys() - Target.__dataclass_fields__.keys()
+    if unknown:
+        known = ", ".join(Target.__dataclass_fields__)
+        raise InputError(f"--target takes {known}, but got {sorted(unknown)[0]}")
+    try:
+        return Target(**numbers)  # type: ignore[arg-type]
+    except PruningError as error:
+        raise InputError(str(error)) from None
+
+
+def _numbers(entries: list[str], option: str) -> dict[str, Any]:
+    """`name=number` by name."""
+    found: dict[str, Any] = {}
+    for entry in entries:
+        name, _, text = entry.partition("=")
+        try:
+            found[name] = int(text) if text.lstrip("-").isdigit() else float(text)
+        except ValueError:
+            raise InputError(f"{option} takes name=number, but got {entry!r}") from None
+    return found
+
+
+def _row(row: Any) -> dict[str, Any]:
+    return {**vars(row), "count": row.count._asdict()}

@@ -1,0 +1,252 @@
+"""Make trained networks smaller, train what is left, and say what it bought."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import pruning
+from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
+from genenet.dataset import Dataset
+from genenet.dense_evaluation import DensePatches
+from genenet.errors import InputError
+from genenet.evaluation import evaluate
+from genenet.network import Network, save_network
+from genenet.saving import copy_of
+from genenet.settings import TrainingSettings
+from genenet.train import Start, train_network
+from genenet.windows import TrainingWindows
+
+logger = logging.getLogger(__name__)
+
+METHODS = ("loss", "structured", "magnitude")
+
+# Pruned networks train at this part of the rate that they trained at first.
+RATE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningSettings:
+    """What goes, and how it is chosen.
+
+    Attributes:
+        method: `loss`: channels, by the measured training loss (Roels et al. 2017); `structured`: channels, by a
+            criterion; `magnitude`: single weights, as zeros that make nothing faster (Han et al. 2015).
+        target: How much goes, for channels.
+        keep: How many channels stay by layer, for channels, instead of a target.
+        compression_ratio: Of single weights, above 1.
+        scope: `network` or `layer`: whether layers compete or all lose the same share; for criteria and weights.
+        by: The criterion of `structured`, as for `pruning.select_channels`.
+        search: How hard `loss` looks, as for `pruning.Search`.
+        n_batches: Over how many batches the loss is taken.
+        at_once: How many channels go per step of `loss`.
+        learning_rate: Of training afterwards; a tenth of the network's if left out.
+        seed: Of batches, and of what is random.
+
+    Raises:
+        InputError: Arguments that do not fit together.
+    """
+
+    method: str = "loss"
+    target: pruning.Target | None = None
+    keep: Mapping[str, int] | None = None
+    compression_ratio: float | None = None
+    scope: str = "network"
+    by: str = "l1"
+    search: str = "prefilter"
+    n_batches: int = 4
+    at_once: int = 1
+    learning_rate: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"`method` must be one of {', '.join(METHODS)}, but got {self.method!r}")
+        if self.method == "magnitude":
+            if self.compression_ratio is None or self.target is not None or self.keep is not None:
+                raise InputError("method magnitude needs a `compression_ratio`, and no target or channels to keep")
+        elif (self.target is None) == (self.keep is None) or self.compression_ratio is not None:
+            raise InputError(f"method {self.method} needs either a `target` or channels to `keep`")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        content = dataclasses.asdict(self)
+        return {**content, "keep": None if self.keep is None else dict(self.keep)}
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedNetwork:
+    """What came out.
+
+    Attributes:
+        network: The smaller network.
+        report: Before and after: parameters, work, measured time, validation adjusted Rand score.
+    """
+
+    network: Network
+    report: pruning.Report
+
+
+def prune_network(
+    network: Network,
+    data: Dataset | str | Path,
+    folder: Path | str,
+    settings: PruningSettings,
+    training: TrainingSettings | None = None,
+    *,
+    watch: Callable[[int, float, Any], bool | None] | None = None,
+) -> PrunedNetwork:
+    """Prune a network, train it from the weights that it kept, and write its folder.
+
+    Args:
+        network: It stays as it is.
+        data: What the loss is measured on, and what is trained and validated on.
+        folder: Where the smaller network goes.
+        settings: What goes.
+        training: How to train afterwards; not at all if left out. `magnitude` trains so long after every round.
+        watch: As for `train_network`.
+
+    Raises:
+        InputError: The network does not fit the data, or the folder holds something else.
+        PruningError: The target cannot be reached, or a layer does not exist.
+        TrainingError: As for `train_network`.
+    """
+    data, model = Dataset.open(data), network.load("float32")
+    core = PrunablePart(model)
+    steps = training or TrainingSettings()
+    windows = TrainingWindows(
+        data, network.blueprint.window_shape(), network.normalization, steps.windows, seed=settings.seed
+    )
+    rate = settings.learning_rate
+    rate = RATE * 10.0**network.blueprint.log10_learning_rate if rate is None else rate
+    smaller = _PRUNERS[settings.method](core, _batches(windows), settings, training, rate)
+    pruned = core.put_back(smaller)
+    identity = hashlib.blake2b(digest_size=8)
+    for array in pruned.get_weights():
+        identity.update(np.ascontiguousarray(array).tobytes())
+    details = {"pruned": {"from": str(network.folder), **json.loads(json.dumps(settings.to_dict()))}}
+    if training is None or settings.method == "magnitude":
+        result = _save(
+            network, pruned, data, Path(folder), {**network.details, **details, "digest": identity.hexdigest()}
+        )
+    else:
+        start = Start(pruned, rate, identity.hexdigest(), details)
+        result = train_network(network.blueprint, data, folder, training, seed=settings.seed, watch=watch, start=start)
+    return PrunedNetwork(result, compare(network, result, data))
+
+
+def _save(network: Network, model: keras.Model, data: Dataset, folder: Path, details: dict[str, Any]) -> Network:
+    """Score a pruned model and write its folder."""
+    plan, window = network.blueprint.plan_layers(), network.blueprint.window_shape()
+    predictor = MeanPredictor((BlockPredictor(model, plan, network.normalization, window),))
+    found = score_parts(predictor, data.validation, data.n_classes)
+    names = ("adjusted_rand", "mean_iou", "accuracy", "mean_dice")
+    scores = {name: float(getattr(found, name)) for name in names}
+    return save_network(
+        folder, model, network.blueprint, network.normalization, network.classes, scores, details=details
+    )
+
+
+def _batches(windows: TrainingWindows) -> Iterator[tuple[Any, Any, Any]]:
+    """Batches as training draws them, without end."""
+    step = 0
+    while True:
+        batch = windows.batch(step)
+        yield batch.images, batch.labels, batch.weights.astype(np.float32)
+        step += 1
+
+
+class PrunablePart:
+    """The part of a network's model that is pruned: the model, or the classifier within it that runs over patches.
+
+    Args:
+        model: As networks hold it.
+
+    Attributes:
+        model: What is pruned.
+        loss: Of what it gives.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._whole = model
+        self._patches = next((layer for layer in model.layers if isinstance(layer, DensePatches)), None)
+        self.model: keras.Model = model if self._patches is None else self._patches.classifier
+        if len(self.model.outputs) > 1:
+            raise InputError("networks with a distance head cannot be pruned by this verb yet; use `pruning` in Python")
+        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self._patches is not None)
+
+    def put_back(self, model: keras.Model) -> keras.Model:
+        """The whole model around a pruned part."""
+        if self._patches is None:
+            return model
+        whole = copy_of(self._whole)
+        image = whole.inputs[0]
+        scores = DensePatches(model, name=self._patches.name)(image)
+        answer = whole.layers[-1]
+        twin = type(answer).from_config(answer.get_config())
+        return keras.Model(image, twin(scores), name=whole.name)
+
+
+def _by_loss(core: PrunablePart, batches: Any, settings: PruningSettings, _: Any, __: float) -> keras.Model:
+    search = pruning.Search(settings.search, n_batches=settings.n_batches, at_once=settings.at_once, seed=settings.seed)
+    return pruning.prune_by_loss(
+        core.model, batches, core.loss, keep=settings.keep, target=settings.target, search=search
+    ).model
+
+
+def _structured(core: PrunablePart, batches: Any, settings: PruningSettings, _: Any, __: float) -> keras.Model:
+    images, _, _ = next(batches)
+    shape = None if None not in core.model.inputs[0].shape[1:] else images.shape[1:]
+    keep = pruning.select_channels(
+        core.model,
+        settings.target or settings.keep or {},
+        settings.by,
+        scope=settings.scope,
+        data=batches,
+        loss=core.loss,
+        shape=shape,
+        n_batches=settings.n_batches,
+        seed=settings.seed,
+    )
+    return pruning.shrink(core.model, keep)
+
+
+def _magnitude(
+    core: PrunablePart, batches: Any, settings: PruningSettings, training: TrainingSettings | None, rate: float
+) -> keras.Model:
+    def fit(model: keras.Model) -> None:
+        if training is None:
+            return
+        trainer = keras.Model(model.inputs, model.outputs)
+        trainer.compile(keras.optimizers.Adam(rate), core.loss)
+        for _ in range(training.steps):
+            images, labels, weights = next(batches)
+            trainer.train_on_batch(images, labels, sample_weight=weights)
+
+    thinned = pruning.iterative_magnitude(
+        core.model, fit, settings.compression_ratio or 1.0, "layer" if settings.scope == "layer" else "network"
+    )
+    return thinned.model
+
+
+_PRUNERS = {"loss": _by_loss, "structured": _structured, "magnitude": _magnitude}
+
+
+def compare(before: Network, after: Network, data: Dataset) -> pruning.Report:
+    """Two networks side by side: sizes, work and time of one training window, validation scores."""
+    window = before.blueprint.window_shape().input
+    shape = (*window, before.blueprint.n_channels)
+    models, cores = {}, {}
+    for name, network in (("before", before), ("after", after)):
+        model = network.load("float32")
+        models[name], cores[name] = model, PrunablePart(model).model
+    batch = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    scores = {"before": evaluate(before, data).adjusted_rand, "after": after.scores["adjusted_rand"]}
+    run = {name: model.predict_on_batch for name, model in models.items()}
+    return pruning.report(cores, shape, predict=run, batch=batch, scores=scores)
