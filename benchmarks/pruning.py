@@ -75,7 +75,7 @@ def check_order(model: Any, batch: tuple[Any, Any], layer: str, ordering: prunin
     units = free_units(remover.graph, [layer])
     worst = 0.0
     for step, removal in enumerate(ordering.removals):
-        (chosen,) = remover.graph.units.units(remover.graph.features(layer)[list(removal.channels)])
+        (chosen,) = remover.graph.units_of(remover.graph.features(layer)[list(removal.channels)])
         if step % every == 0:
             rivals = [unit for unit in remover.may_go(units) if unit != chosen]
             losses = []

@@ -51,6 +51,10 @@ class Units:
         """The units of labels, one by one."""
         return np.array([self.unit(int(label)) for label in labels], int)
 
+    def all(self) -> np.ndarray:
+        """The unit of every label there is, by label."""
+        return np.array([self.unit(label) for label in range(len(self._parents))], int)
+
     def unite(self, first: Labels, second: Labels) -> None:
         """Unite two rows of labels, one by one."""
         for left, right in zip(first, second, strict=True):

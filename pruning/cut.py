@@ -69,7 +69,7 @@ class Cut:
                 for gate, places in zip(self._gates, self._places, strict=True)
                 for part in (places.shares(padded) if gate.linear else [places.factors(padded)])
             ]
-            out = tail.predict_on_batch([*values, *batch.labels, *(batch.weights or []), *rows])
+            out = tail.predict_on_batch(_tensors([*values, *batch.labels, *(batch.weights or []), *rows]))
             found.append(np.asarray(out)[: len(chunk)])
         return np.concatenate(found).astype(float) if found else np.zeros(0)
 
@@ -88,7 +88,7 @@ class Cut:
             self._slopes[key] = model, layer
         model, layer = self._slopes[key]
         with _frozen(layer.parts):
-            model.train_on_batch([*values, *batch.labels, *(batch.weights or [])], np.zeros(1, np.float32))
+            model.train_on_batch(_tensors([*values, *batch.labels, *(batch.weights or [])]), np.zeros(1, np.float32))
             # A step of plain gradient descent from 0 at rate 1 leaves the negative gradient.
             rises = np.zeros(len(self.units))
             for factors, places in zip(model.trainable_variables, self._places, strict=True):
@@ -113,7 +113,7 @@ class Cut:
             inputs = [_input(array) for array in batch.images]
             self._heads[key] = keras.Model(inputs, layer(inputs, training=False))
         found = keras.tree.flatten(self._heads[key].predict_on_batch(_given(batch.images)))
-        values = [keras.ops.convert_to_tensor(x) for x in found]
+        values = _tensors(found)
         if batch.key is not None and sum(_n_bytes(x) for kept in self._kept.values() for x in kept) < 2 * MOST_BYTES:
             self._kept[batch.key] = values
         return values
@@ -162,6 +162,11 @@ def _frozen(layers: Sequence[Any]) -> Iterator[None]:
 
 def _same(_: Any, loss: Any) -> Any:
     return loss
+
+
+def _tensors(arrays: Sequence[Any]) -> list[Any]:
+    """As tensors, all of them: PyTorch takes no mixture."""
+    return [keras.ops.convert_to_tensor(array) for array in arrays]
 
 
 def _given(arrays: Sequence[Any]) -> Any:

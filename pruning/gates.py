@@ -37,7 +37,7 @@ def find_gates(graph: Graph, units: set[int], at_weights: bool) -> list[Gate]:
         if not step.sums:
             continue
         channels = step.flow.outputs[0] if at_weights else step.channels[0]
-        if channels is None or not units & set(graph.units.units(channels.labels).tolist()):
+        if channels is None or not units & set(graph.units_of(channels.labels).tolist()):
             continue
         if at_weights:
             activation = getattr(step.node.operation, "activation", None)
@@ -123,7 +123,7 @@ class Places:
 
 def places_of(graph: Graph, gate: Gate, units: Sequence[int]) -> Places:
     """Where some units lie at a gate."""
-    owners = graph.units.units(gate.channels.labels)
+    owners = graph.units_of(gate.channels.labels)
     wanted = set(units)
     by_unit: dict[int, list[int]] = {}
     for place, owner in enumerate(owners.tolist()):

@@ -107,6 +107,11 @@ class Graph:
             if channels is not None:
                 name = tensor._keras_history.operation.name
                 self.units.protect(channels.labels, f"they reach the output {name}")
+        self._roots = self.units.all()
+
+    def units_of(self, labels: Labels) -> np.ndarray:
+        """The units of labels, one by one."""
+        return np.asarray(self._roots[labels])
 
     def _number(self, channels: Sequence[Channels | None]) -> list[int]:
         """Numbers for new values."""
@@ -216,8 +221,9 @@ class Graph:
 
     def keeping(self, removed: Iterable[int]) -> Callable[[Labels], np.ndarray]:
         """A function from labels to whether each stays, when some units are removed."""
-        gone = {self.units.unit(int(label)) for label in removed}
-        return lambda labels: np.array([self.units.unit(int(label)) not in gone for label in labels], bool)
+        alive = np.ones(len(self._roots), bool)
+        alive[self._roots[np.array(list(removed), int)]] = False
+        return lambda labels: np.asarray(alive[self._roots[labels]])
 
     def removed(self, keep: Mapping[str, Any]) -> set[int]:
         """The units that go when layers keep some of their channels.
@@ -251,8 +257,9 @@ class Graph:
 
     def _refuse_empty(self, gone: set[int]) -> None:
         """No layer may be left without channels."""
+        stays = self.keeping(gone)
         for entry in self.seen.values():
-            if entry.makes is not None and all(self.units.unit(int(label)) in gone for label in entry.makes):
+            if entry.makes is not None and not stays(entry.makes).any():
                 raise PruningError(f"{entry.path} would keep no channel; it must keep at least one")
 
     def explain(self, name: str) -> str:
@@ -285,7 +292,7 @@ class Graph:
         return f"{text}."
 
     def _touches(self, units: set[int], rows: Iterable[Labels]) -> bool:
-        return any(self.units.unit(int(label)) in units for row in rows for label in row)
+        return any(units & set(self.units_of(row).tolist()) for row in rows)
 
 
 def functional_graph(model: Any) -> Any:

@@ -8,7 +8,7 @@ future work; both are here.
 import dataclasses
 import heapq
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -149,30 +149,55 @@ class Remover:
         self.graph = graph
         self.removed = set(removed)
         self._at_weights = at_weights
-        self._members = [
-            set(graph.units.units(entry.makes).tolist()) for entry in graph.seen.values() if entry.makes is not None
-        ]
+        self._layers: dict[int, list[int]] = {}
+        self._alive: list[set[int]] = []
+        for entry in graph.seen.values():
+            if entry.makes is not None:
+                units = set(graph.units_of(entry.makes).tolist())
+                for unit in units:
+                    self._layers.setdefault(unit, []).append(len(self._alive))
+                self._alive.append(units - self.removed)
+
+    def can_go(self, unit: int) -> bool:
+        """Whether its layers would keep others."""
+        return unit not in self.removed and all(len(self._alive[layer]) > 1 for layer in self._layers[unit])
 
     def may_go(self, units: Iterable[int]) -> list[int]:
         """Those whose layers would keep others."""
-        last = {unit for members in self._members if len(alive := members - self.removed) == 1 for unit in alive}
-        return [unit for unit in units if unit not in self.removed and unit not in last]
+        return [unit for unit in units if self.can_go(unit)]
+
+    def largest_first(self) -> Iterator[set[int]]:
+        """What may go of every layer, of those with most units left first."""
+        for units in sorted(self._alive, key=len, reverse=True):
+            yield {unit for unit in units if self.can_go(unit)}
+
+    def take(self, unit: int) -> None:
+        """Note that a unit goes, and write nothing."""
+        self.removed.add(unit)
+        for layer in self._layers[unit]:
+            self._alive[layer].discard(unit)
+
+    def put_back(self, unit: int) -> None:
+        """Note that a unit stays after all."""
+        self.removed.discard(unit)
+        for layer in self._layers[unit]:
+            self._alive[layer].add(unit)
 
     def n_above(self, path: str, n_left: int) -> int:
         """How many units of a layer have to go until it has so many channels."""
         labels = self.graph.features(path)
         alive = labels[self.graph.keeping(self.removed)(labels)]
-        return max(len(alive) - n_left, 0) * len(set(self.graph.units.units(alive).tolist())) // len(alive)
+        return max(len(alive) - n_left, 0) * len(set(self.graph.units_of(alive).tolist())) // len(alive)
 
     def remove(self, unit: int) -> None:
-        """Write the zeros."""
-        self.removed.add(unit)
+        """Note that a unit goes, and write the zeros."""
+        self.take(unit)
         for entry in self.graph.seen.values():
-            if self._at_weights and (entry.makes is None or unit not in self.graph.units.units(entry.makes)):
+            if self._at_weights and (entry.makes is None or unit not in self.graph.units_of(entry.makes)):
                 continue
             for weight in entry.weights:
                 for axis, labels in weight.axes.items():
-                    gone = self.graph.units.units(labels) == unit
+                    gone = self.graph.units_of(labels) == unit
                     if gone.any() and (axis == weight.reads) is not self._at_weights:
                         values = np.array(keras.ops.convert_to_numpy(weight.variable))
                         np.moveaxis(values, axis, 0)[gone] = 0
@@ -182,7 +207,7 @@ class Remover:
         """The layer that makes a unit first, and its channels."""
         for entry in self.graph.seen.values():
             if entry.makes is not None:
-                places = np.flatnonzero(self.graph.units.units(entry.makes) == unit)
+                places = np.flatnonzero(self.graph.units_of(entry.makes) == unit)
                 if len(places):
                     return entry.path, tuple(int(place) for place in places)
         raise PruningError(f"no layer makes the unit {unit}")
@@ -278,14 +303,14 @@ def order(
                 raise goal.refuse(costs.left(remover.removed))
             break
         for unit, loss, predicted in finder.next(batches, left):
-            if not remover.may_go([unit]):
+            if not remover.can_go(unit):
                 continue
             remover.remove(unit)
             layer, channels = remover.name(unit)
             loss = float(finder.loss(batches, [NOTHING])[0]) if loss is None or options.at_once > 1 else loss
             check_loss(loss, f"without channel {channels[0]} of {layer}")
             if goal is not None and not goal.allows(loss, before):
-                remover.removed.discard(unit)
+                remover.put_back(unit)
                 return ordering()
             removals.append(Removal(layer, channels, loss, predicted, follow.loss()))
             logger.info("%s: channel %s goes, loss %.4g", layer, ",".join(map(str, channels)), loss)

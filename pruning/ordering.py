@@ -75,7 +75,7 @@ class Ordering:
         gone: set[int] = set()
         for removal in self.removals[:n_removed]:
             labels = graph.features(removal.layer)
-            gone |= set(graph.units.units(labels[list(removal.channels)]).tolist())
+            gone |= set(graph.units_of(labels[list(removal.channels)]).tolist())
         return keep_without(graph, gone)
 
     def plot(self, path: Path | str | None = None) -> "Figure":

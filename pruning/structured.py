@@ -1,7 +1,8 @@
 """Which whole channels go: by norms, by a first-order estimate of the loss, from the largest layer, or at random."""
 
+import bisect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -96,16 +97,17 @@ def select_channels(
     remover = Remover(graph)
     if isinstance(target, Target) and scope == "network":
         costs = Costs(graph, count_layers(model, shape) if _needs_costs(target) else {})
-        _take(remover, units, worth, Goal(target, len(units), costs.before), costs, by, rng)
+        gone = _take(remover, units, worth, Goal(target, len(units), costs.before), costs, by, rng)
     else:
         for path, n_left in _sizes(graph, target).items():
             mine = free_units(graph, [path])
             n_gone = remover.n_above(path, n_left)
             ranked = sorted(mine, key=lambda unit: worth[unit])
             for unit in [unit for unit in ranked if unit not in remover.removed][:n_gone]:
-                if remover.may_go([unit]):
-                    remover.removed.add(unit)
-    return keep_without(graph, remover.removed)
+                if remover.can_go(unit):
+                    remover.take(unit)
+        gone = remover.removed
+    return keep_without(graph, gone)
 
 
 def _needs_costs(target: Target) -> bool:
@@ -133,32 +135,32 @@ def _take(
     costs: Costs,
     by: str,
     rng: np.random.Generator,
-) -> None:
-    """Remove what is worth least until the goal is reached."""
-    ranked = sorted(units, key=lambda unit: worth[unit])
-    n_removed = 0
-    while not goal.reached(n_removed, costs.left(remover.removed)):
-        left = remover.may_go(ranked)
-        if not left:
-            raise goal.refuse(costs.left(remover.removed))
-        unit = _of_the_largest(remover, left, rng) if by == "largest_layer" else left[0]
-        remover.removed.add(unit)
-        n_removed += 1
+) -> set[int]:
+    """What goes, of what is worth least, until the goal is reached."""
+    if by == "largest_layer":
+        sequence = list(_of_the_largest(remover, units, rng))
+    else:
+        sequence = []
+        for unit in sorted(units, key=lambda unit: worth[unit]):
+            if remover.can_go(unit):
+                remover.take(unit)
+                sequence.append(unit)
+
+    def is_reached(n_removed: int) -> bool:
+        return goal.reached(n_removed, costs.left(sequence[:n_removed]))
+
+    if not is_reached(len(sequence)):
+        raise goal.refuse(costs.left(sequence))
+    return set(sequence[: bisect.bisect_left(range(len(sequence)), True, key=is_reached)])
 
 
-def _of_the_largest(remover: Remover, left: Sequence[int], rng: np.random.Generator) -> int:
-    """A random unit of the layer with most channels left."""
-    graph, alive = remover.graph, set(left)
-    found: list[int] = []
-    most = 0
-    for entry in graph.seen.values():
-        if entry.makes is None:
-            continue
-        mine = set(graph.units.units(entry.makes).tolist())
-        n_left = len(mine - remover.removed)
-        if n_left > most and mine & alive:
-            most, found = n_left, sorted(mine & alive)
-    return found[int(rng.integers(len(found)))]
+def _of_the_largest(remover: Remover, units: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
+    """Random units, each of the layer with most channels left, until none may go."""
+    free = set(units)
+    while found := next(filter(None, (free & layer for layer in remover.largest_first())), None):
+        unit = sorted(found)[int(rng.integers(len(found)))]
+        remover.take(unit)
+        yield unit
 
 
 def _worth(
@@ -183,7 +185,7 @@ def _worth(
     scores: dict[int, list[float]] = {unit: [] for unit in units}
     for entry in graph.seen.values():
         labels, values = _scales(entry) if by == "batch_norm" else _norms(entry, NORMS[by])
-        for unit, value in zip(graph.units.units(labels).tolist(), values.tolist(), strict=True):
+        for unit, value in zip(graph.units_of(labels).tolist(), values.tolist(), strict=True):
             if unit in scores:
                 scores[unit].append(value)
     missing = [unit for unit, found in scores.items() if not found]

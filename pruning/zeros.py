@@ -29,14 +29,14 @@ def unread_units(graph: Graph) -> set[int]:
                     if axis != weight.reads:
                         values = np.compress(stays(labels), values, axis)
                 others = tuple(axis for axis in range(values.ndim) if axis != weight.reads)
-                units = graph.units.units(weight.axes[weight.reads])
+                units = graph.units_of(weight.axes[weight.reads])
                 found |= set(units.tolist())
                 read |= set(units[values.sum(others) > 0].tolist())
         free = {unit for unit in found - read if graph.units.reason(unit) is None}
         before = len(remover.removed)
         for unit in sorted(free):
-            if remover.may_go([unit]):
-                remover.removed.add(unit)
+            if remover.can_go(unit):
+                remover.take(unit)
         if len(remover.removed) == before:
             return remover.removed
 
