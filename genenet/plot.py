@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # What the picture measures in: a convolution's box, in inches, and the room around it.
 BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW, RISE = 0.5, 0.34, 0.72, 1.0, 0.4
 LINE = 0.135
+LETTER = 0.085  # of the title
 # One colour per level of nesting, from the outermost in; colour-blind readers tell them apart by their lightness.
 SHADES = ("#eef3f8", "#dbe6f1", "#c3d6e8")
 INK, FAINT, ACCENT, HEAD_COLOR = "#22313f", "#7f8c99", "#c2571a", "#f7e3b5"
@@ -56,7 +57,11 @@ def plot(net: "NetworkRoot", path: Path | str | None = None) -> "Figure":
     plan = net.plan_layers()
     boxes = place(net, plan)
     lines = list(describe(net))
-    right, top = max(box.x for box in boxes.values()) + 1.1, max(box.y for box in boxes.values()) + 1.3
+    window = net.window_shape()
+    times = ("x".join(map(str, side)) for side in (window.input, window.output))
+    title = f"{net.kind}: {net.n_parameters:,} parameters, window {' to '.join(times)}"
+    right = max(max(box.x for box in boxes.values()) + 1.1, LETTER * len(title))
+    top = max(box.y for box in boxes.values()) + 1.3
     bottom = min(box.y for box in boxes.values()) - 0.8
     tree_width = 0.4 + 0.062 * max(len(text) + 2 * depth for depth, text, _ in lines)
     height = max(top - bottom, LINE * (len(lines) + 3), 2.5)
@@ -71,12 +76,7 @@ def plot(net: "NetworkRoot", path: Path | str | None = None) -> "Figure":
     _draw_edges(axes, net, plan, boxes)
     for box in boxes.values():
         _draw_box(axes, box)
-    window = net.window_shape()
-    times = ("x".join(map(str, side)) for side in (window.input, window.output))
-    axes.text(
-        -0.5, top - 0.12, f"{net.kind}: {net.n_parameters:,} parameters, window {' to '.join(times)}",
-        fontsize=9, color=INK, va="top", weight="bold",
-    )  # fmt: skip
+    axes.text(-0.5, top - 0.12, title, fontsize=9, color=INK, va="top", weight="bold")
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

@@ -53,6 +53,7 @@ def prune_ensemble(
     settings: PruningSettings,
     training: TrainingSettings | None = None,
     *,
+    rounds: int = 1,
     most_lost: float = MOST_LOST,
     progress: Callable[[int, int], None] | None = None,
 ) -> PrunedEnsemble:
@@ -64,6 +65,7 @@ def prune_ensemble(
         folder: Where the smaller networks (`networks/0`, `networks/1`, ...), `members.json` and the table go.
         settings: As for `prune_network`.
         training: As for `prune_network`.
+        rounds: As for `prune_network`.
         most_lost: How much validation adjusted Rand score a member may lose.
         progress: Called with members done and members in all.
 
@@ -75,9 +77,8 @@ def prune_ensemble(
     broken: list[Path] = []
     rows: list[pruning.Row] = []
     for index, member in enumerate(ensemble.members):
-        done = prune_network(member, data, folder / "networks" / str(index), settings, training)
-        lost = done.report.rows[0].score or 0.0
-        lost -= done.report.rows[1].score or 0.0
+        done = prune_network(member, data, folder / "networks" / str(index), settings, training, rounds=rounds)
+        lost = (done.report.rows[0].score or 0.0) - (done.report.rows[-1].score or 0.0)
         if lost > most_lost:
             broken.append(member.folder)
             logger.info("%s lost %.3f by pruning; it stays as it was", member.folder, lost)

@@ -100,6 +100,7 @@ def prune_network(
     settings: PruningSettings,
     training: TrainingSettings | None = None,
     *,
+    rounds: int = 1,
     watch: Callable[[int, float, Any], bool | None] | None = None,
 ) -> PrunedNetwork:
     """Prune a network, train it from the weights that it kept, and write its folder.
@@ -107,9 +108,11 @@ def prune_network(
     Args:
         network: It stays as it is.
         data: What the loss is measured on, and what is trained and validated on.
-        folder: Where the smaller network goes.
+        folder: Where the smaller network goes; with `pruning.csv`, and `rounds/1`, `rounds/2`, ... where there are
+            several.
         settings: What goes.
-        training: How to train afterwards; not at all if left out. `magnitude` trains so long after every round.
+        training: How to train afterwards; not at all if left out. `magnitude` trains so long after every halving.
+        rounds: In how many steps to prune channels, with training after each: the way to see what each costs.
         watch: As for `train_network`.
 
     Raises:
@@ -117,28 +120,62 @@ def prune_network(
         PruningError: The target cannot be reached, or a layer does not exist.
         TrainingError: As for `train_network`.
     """
-    data, model = Dataset.open(data), network.load("float32")
-    core = PrunablePart(model)
-    steps = training or TrainingSettings()
+    folder, data = Path(folder), Dataset.open(data)
+    if rounds < 1 or rounds > 1 and settings.method == "magnitude":
+        raise InputError(f"`rounds` must be at least 1, and 1 for magnitude, which halves by itself, but got {rounds}")
+    if folder.exists():
+        raise InputError(f"{folder} exists; choose another folder, or ask to overwrite it (--overwrite)")
+    stages = {"before": network}
+    beside = folder.with_name(f"{folder.name}.rounds")
+    for number in range(1, rounds + 1):
+        place = folder if number == rounds else beside / str(number)
+        part = _part(network, settings, number, rounds)
+        network = _prune_once(network, data, place, part, training, watch)
+        stages["after" if number == rounds else f"round {number}"] = network
+    found = compare(stages, data)
+    if rounds > 1:
+        beside.rename(folder / "rounds")
+    found.to_csv(folder / "pruning.csv")
+    return PrunedNetwork(network, found)
+
+
+def _part(network: Network, settings: PruningSettings, number: int, rounds: int) -> PruningSettings:
+    """What a round does to the network that the round before left."""
+    left = rounds - number + 1
+    if settings.target is not None:
+        return dataclasses.replace(settings, target=settings.target.per_round(rounds, left))
+    if settings.keep is None or left == 1:
+        return settings
+    graph = pruning.Graph(PrunablePart(network.load("float32")).model)
+    now = {name: len(graph.features(name)) for name in settings.keep}
+    return dataclasses.replace(
+        settings, keep={name: now[name] - round((now[name] - kept) / left) for name, kept in settings.keep.items()}
+    )
+
+
+def _prune_once(
+    network: Network,
+    data: Dataset,
+    folder: Path,
+    settings: PruningSettings,
+    training: TrainingSettings | None,
+    watch: Callable[[int, float, Any], bool | None] | None,
+) -> Network:
+    steps, core = training or TrainingSettings(), PrunablePart(network.load("float32"))
     windows = TrainingWindows(
         data, network.blueprint.window_shape(), network.normalization, steps.windows, seed=settings.seed
     )
     rate = settings.learning_rate
     rate = RATE * 10.0**network.blueprint.log10_learning_rate if rate is None else rate
-    smaller = _PRUNERS[settings.method](core, _batches(windows), settings, training, rate)
-    pruned = core.put_back(smaller)
+    pruned = core.put_back(_PRUNERS[settings.method](core, _batches(windows), settings, training, rate))
     identity = hashlib.blake2b(digest_size=8)
     for array in pruned.get_weights():
         identity.update(np.ascontiguousarray(array).tobytes())
     details = {"pruned": {"from": str(network.folder), **json.loads(json.dumps(settings.to_dict()))}}
     if training is None or settings.method == "magnitude":
-        result = _save(
-            network, pruned, data, Path(folder), {**network.details, **details, "digest": identity.hexdigest()}
-        )
-    else:
-        start = Start(pruned, rate, identity.hexdigest(), details)
-        result = train_network(network.blueprint, data, folder, training, seed=settings.seed, watch=watch, start=start)
-    return PrunedNetwork(result, compare(network, result, data))
+        return _save(network, pruned, data, folder, {**network.details, **details, "digest": identity.hexdigest()})
+    start = Start(pruned, rate, identity.hexdigest(), details)
+    return train_network(network.blueprint, data, folder, training, seed=settings.seed, watch=watch, start=start)
 
 
 def _save(network: Network, model: keras.Model, data: Dataset, folder: Path, details: dict[str, Any]) -> Network:
@@ -238,15 +275,16 @@ def _magnitude(
 _PRUNERS = {"loss": _by_loss, "structured": _structured, "magnitude": _magnitude}
 
 
-def compare(before: Network, after: Network, data: Dataset) -> pruning.Report:
-    """Two networks side by side: sizes, work and time of one training window, validation scores."""
-    window = before.blueprint.window_shape().input
-    shape = (*window, before.blueprint.n_channels)
-    models, cores = {}, {}
-    for name, network in (("before", before), ("after", after)):
-        model = network.load("float32")
-        models[name], cores[name] = model, PrunablePart(model).model
+def compare(networks: Mapping[str, Network], data: Dataset) -> pruning.Report:
+    """Networks side by side: sizes, work and time of one training window, validation scores."""
+    first, *_ = networks.values()
+    shape = (*first.blueprint.window_shape().input, first.blueprint.n_channels)
+    models = {name: network.load("float32") for name, network in networks.items()}
     batch = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    scores = {"before": evaluate(before, data).adjusted_rand, "after": after.scores["adjusted_rand"]}
-    run = {name: model.predict_on_batch for name, model in models.items()}
-    return pruning.report(cores, shape, predict=run, batch=batch, scores=scores)
+    return pruning.report(
+        {name: PrunablePart(model).model for name, model in models.items()},
+        shape,
+        predict={name: model.predict_on_batch for name, model in models.items()},
+        batch=batch,
+        scores={name: evaluate(network, data).adjusted_rand for name, network in networks.items()},
+    )

@@ -37,6 +37,24 @@ class Target:
             if value is not None and not 0 < value < 1:
                 raise PruningError(f"`{name}` must lie above 0 and below 1, but got {value}")
 
+    def per_round(self, rounds: int, left: int) -> "Target":
+        """What one of several rounds has to reach, counted from what the round before left.
+
+        Args:
+            rounds: How many there are.
+            left: How many of them there are still, this one included.
+        """
+        return dataclasses.replace(
+            self,
+            n_maps=None
+            if self.n_maps is None
+            else round(self.n_maps * (rounds - left + 1) / rounds) - round(self.n_maps * (rounds - left) / rounds),
+            share=None if self.share is None else 1 - (1 - self.share) ** (1 / rounds),
+            multiply_adds=None if self.multiply_adds is None else self.multiply_adds ** (1 / rounds),
+            parameters=None if self.parameters is None else self.parameters ** (1 / rounds),
+            loss_increase=None if self.loss_increase is None else self.loss_increase / rounds,
+        )
+
     def part(self, share: float) -> "Target":
         """What to reach after a share of the way: evenly many channels, or evenly many times less work."""
         return dataclasses.replace(

@@ -59,6 +59,27 @@ def test_a_network_gets_smaller_and_stays_a_network(settings, network, data, qui
     assert np.load(tmp_path / "out.npy").shape == (2, 40, 50)
 
 
+def test_rounds_show_what_each_costs(network, data, quick, tmp_path):
+    settings = PruningSettings("structured", target=pruning.Target(multiply_adds=0.4))
+    done = prune_network(network, data, tmp_path / "small", settings, quick, rounds=2)
+    assert [row.name for row in done.report.rows] == ["before", "round 1", "after"]
+    first, half, last = (row.count.n_multiply_adds for row in done.report.rows)
+    assert first > half > last
+    assert half <= 0.4**0.5 * first
+    assert last <= 0.4 * first
+    assert gn.Network.open(tmp_path / "small" / "rounds" / "1").n_parameters == done.report.rows[1].count.n_parameters
+    assert len((tmp_path / "small" / "pruning.csv").read_text().splitlines()) == 4
+    kept = PruningSettings("structured", keep={"encode__stack0__conv0": 1})
+    found = prune_network(network, data, tmp_path / "kept", kept, rounds=3)
+    rounds = [load_model(tmp_path / "kept" / "rounds" / str(n) / "model.keras") for n in (1, 2)]
+    assert [model.get_layer("encode__stack0__conv0").filters for model in rounds] == [3, 2]
+    assert found.network.n_parameters < gn.Network.open(tmp_path / "kept" / "rounds" / "2").n_parameters
+    with pytest.raises(InputError, match="exists; choose another folder"):
+        prune_network(network, data, tmp_path / "kept", kept)
+    with pytest.raises(InputError, match="`rounds` must be at least 1, and 1 for magnitude"):
+        prune_network(network, data, tmp_path / "m", PruningSettings("magnitude", compression_ratio=2.0), rounds=2)
+
+
 def test_without_training_it_is_written_as_it_is(network, data, tmp_path):
     settings = PruningSettings("structured", keep={"encode__stack0__conv0": 3})
     done = prune_network(network, data, tmp_path / "small", settings)

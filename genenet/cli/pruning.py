@@ -33,6 +33,7 @@ def prune(
     at_once: Annotated[int, typer.Option(help="Channels per step of loss, for speed.", min=1)] = 1,
     retrain_steps: Annotated[int, typer.Option(help="Steps of training afterwards.", min=0)] = 200,
     learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
+    rounds: Annotated[int, typer.Option(help="In how many steps, with training after each.", min=1)] = 1,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of batches, and of what is random.")] = 0,
     overwrite: Overwrite = False,
@@ -83,12 +84,14 @@ def prune(
                 output,
                 chosen,
                 training,
+                rounds=rounds,
                 watch=lambda step, *_: shown(step, retrain_steps),
             )
         found, said = done.report, f"wrote {output}"
+        found.plot(output / "trade-off.png")
     else:
         with progress("pruning") as shown:
-            together = prune_ensemble(members, opened, output, chosen, training, progress=shown)
+            together = prune_ensemble(members, opened, output, chosen, training, rounds=rounds, progress=shown)
         found, said = together.report, f"{together.summary()}; wrote {output}"
     if as_json:
         say_json([_row(row) for row in found.rows])

@@ -110,6 +110,7 @@ class PatchConv(Gene):
         plan.add(Activation(self.activation), plan.outputs[self.path], gene=self.path, part="act")
         if self.dropout > 0:
             plan.add(Dropout(self.dropout), plan.outputs[self.path], gene=self.path, part="drop")
+        plan.chain.append(self.path)
 
 
 class PatchNet(NetworkRoot):
