@@ -174,28 +174,33 @@ class Chain:
             Window.over(axis, *window, cut=ends)
             for axis, *window, ends in zip((self.rows, self.columns), size, strides, cut, strict=True)
         )
+        known: dict[tuple[Place, Place, int, int], Any] = {}
 
-        def part(x: Any, shift: tuple[int, int], taps: tuple[int, int]) -> Any:
-            more = [max(taps[axis] - strides[axis], 0) for axis in (0, 1)]
-            x = _shifted(x, *shift, *more)
-            function = ops.max_pool if largest else ops.average_pool
-            pooled = function(x, taps, tuple(strides), padding="valid")
-            return pooled if largest else pooled * (taps[0] * taps[1])
+        def spread(row: Place, column: Place, n_y: int, n_x: int) -> Any:
+            """Maxima or sums over so many neighbours of a map, at every position; larger maxima are made of smaller."""
+            key = row, column, n_y, n_x
+            if key not in known:
+                if (n_y, n_x) == (1, 1):
+                    x = before(row, column)
+                    known[key] = ops.pad(x, ((0, 0), (0, rows.kernel - 1), (0, columns.kernel - 1), (0, 0)))
+                elif not largest:
+                    sums = ops.average_pool(spread(row, column, 1, 1), (n_y, n_x), 1, padding="valid")
+                    known[key] = sums * (n_y * n_x)
+                elif n_y >= n_x:
+                    known[key] = ops.max_pool(spread(row, column, n_y - 1, n_x), (2, 1), 1, padding="valid")
+                else:
+                    known[key] = ops.max_pool(spread(row, column, n_y, n_x - 1), (1, 2), 1, padding="valid")
+            return known[key]
 
         def make(row: Place, column: Place) -> Any:
-            fragments = []
             windows = list(itertools.product(rows.runs(row), columns.runs(column)))
             n_taps = sum(n_y * n_x for (_, n_y, _), (_, n_x, _) in windows)
-            for down, right in itertools.product(range(strides[0]), range(strides[1])):
-                parts = [
-                    part(before(row_map, column_map), (down + y, right + x), (n_y, n_x))
-                    for (y, n_y, row_map), (x, n_x, column_map) in windows
-                ]
-                joined = parts[0]
-                for other in parts[1:]:
-                    joined = ops.maximum(joined, other) if largest else joined + other
-                fragments.append(joined if largest else joined / n_taps)
-            return ops.concatenate(fragments)
+            _, height, width, _ = ops.shape(before(None, None))
+            joined: Any = None
+            for (y, n_y, row_map), (x, n_x, column_map) in windows:
+                part = spread(row_map, column_map, n_y, n_x)[:, y : y + height, x : x + width]
+                joined = part if joined is None else ops.maximum(joined, part) if largest else joined + part
+            return _split(joined if largest else joined / n_taps, *strides)
 
         self.then(rows.after, columns.after, make)
         self.splits.append((int(strides[0]), int(strides[1])))
@@ -214,6 +219,13 @@ class Chain:
             x = ops.reshape(x, (down, right, n, height, width, n_channels))
             x = ops.reshape(ops.transpose(x, (2, 3, 0, 4, 1, 5)), (n, height * down, width * right, n_channels))
         return x
+
+
+def _split(x: Any, down: int, right: int) -> Any:
+    """Fragments of every so manyth row and column, one after the other in the batch."""
+    n, height, width, n_channels = ops.shape(x)
+    x = ops.reshape(x, (n, height // down, down, width // right, right, n_channels))
+    return ops.reshape(ops.transpose(x, (2, 4, 0, 1, 3, 5)), (-1, height // down, width // right, n_channels))
 
 
 def _shifted(x: Any, row: int, column: int, more_rows: int, more_columns: int) -> Any:
