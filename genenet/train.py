@@ -19,6 +19,7 @@ from genenet.errors import InputError
 from genenet.folder import partial_path, read_json, remove, write_json, write_text
 from genenet.genes import NetworkRoot
 from genenet.interrupts import interrupts_between_steps
+from genenet.learning_rate import follows_the_clock, learning_rate_schedule
 from genenet.losses import cross_entropy, squared_error
 from genenet.network import DESCRIPTION, Network, save_network
 from genenet.saving import copy_of, get_variables, read_arrays, set_variables, trainer_of, with_policy, write_arrays
@@ -78,21 +79,6 @@ class _State:
 # Called after every step with steps and seconds done, and after every validation with a record. Its answer to a record
 # may be True: stop here.
 Watcher = Callable[[int, float, Record | None], bool | None]
-
-
-def follows_the_clock(settings: TrainingSettings) -> bool:
-    """Whether the learning rate falls with time and not with steps: a cosine needs to know where it ends."""
-    return settings.seconds is not None and settings.schedule == "cosine"
-
-
-def learning_rate_schedule(first: float, settings: TrainingSettings) -> Any:
-    """The learning rate as a Keras schedule, or the number itself where it is constant."""
-    schedules = keras.optimizers.schedules
-    if settings.schedule == "exponential":
-        return schedules.ExponentialDecay(first, settings.decay_steps, settings.decay_rate)
-    if settings.schedule == "cosine" and not follows_the_clock(settings):
-        return schedules.CosineDecay(first, settings.steps)
-    return first
 
 
 @dataclasses.dataclass(frozen=True)

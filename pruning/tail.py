@@ -177,17 +177,8 @@ def _apply(layer: Any, x: Any, kernel: Any) -> Any:
 class Slopes(Tail):
     """The loss with a factor of 1 plus a weight on every channel; the weights' gradients are what is wanted of it."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        gates: Sequence[Gate],
-        after: set[int],
-        values: Sequence[int],
-        batch: Batch,
-        objective: Objective,
-    ) -> None:
-        gates = [gate._replace(linear=False) for gate in gates]
-        super().__init__(graph, gates, after, values, batch, objective, 1)
+    def __init__(self, graph: Graph, gates: Sequence[Gate], *rest: Any) -> None:
+        super().__init__(graph, [gate._replace(linear=False) for gate in gates], *rest, 1)
         self.added = {
             number: self.add_weight(shape=(len(gate.channels),), initializer="zeros", name=f"factor{number}")
             for number, gate in self._held.gates.items()

@@ -13,9 +13,10 @@ import pytest
 
 import genenet as gn
 from genenet.device import dtype_policy
+from genenet.learning_rate import learning_rate_schedule
 from genenet.saving import load_model, with_policy
 from genenet.settings import TrainingSettings, WindowSettings
-from genenet.train import TrainingError, learning_rate_schedule, train_network
+from genenet.train import TrainingError, train_network
 from genenet.windows import Batch
 
 
