@@ -70,7 +70,7 @@ class Tail(keras.layers.Layer):
         values: Sequence[int],
         batch: Batch,
         objective: Objective,
-        width: int,
+        width: int = 1,
     ) -> None:
         super().__init__()
         numbers = sorted(after)
@@ -178,7 +178,7 @@ class Slopes(Tail):
     """The loss with a factor of 1 plus a weight on every channel; the weights' gradients are what is wanted of it."""
 
     def __init__(self, graph: Graph, gates: Sequence[Gate], *rest: Any) -> None:
-        super().__init__(graph, [gate._replace(linear=False) for gate in gates], *rest, 1)
+        super().__init__(graph, [gate._replace(linear=False) for gate in gates], *rest)
         self.added = {
             number: self.add_weight(shape=(len(gate.channels),), initializer="zeros", name=f"factor{number}")
             for number, gate in self._held.gates.items()
