@@ -179,26 +179,27 @@ class Chain:
         def spread(row: Place, column: Place, n_y: int, n_x: int) -> Any:
             """Maxima or sums over so many neighbours of a map, at every position; larger maxima are made of smaller."""
             key = row, column, n_y, n_x
-            if key not in known:
-                if (n_y, n_x) == (1, 1):
-                    x = before(row, column)
-                    known[key] = ops.pad(x, ((0, 0), (0, rows.kernel - 1), (0, columns.kernel - 1), (0, 0)))
-                elif not largest:
-                    sums = ops.average_pool(spread(row, column, 1, 1), (n_y, n_x), 1, padding="valid")
-                    known[key] = sums * (n_y * n_x)
-                elif n_y >= n_x:
-                    known[key] = ops.max_pool(spread(row, column, n_y - 1, n_x), (2, 1), 1, padding="valid")
-                else:
-                    known[key] = ops.max_pool(spread(row, column, n_y, n_x - 1), (1, 2), 1, padding="valid")
-            return known[key]
+            if key in known:
+                return known[key]
+            # Padding `same` adds the one that is missing at the end, where nothing counts.
+            if (n_y, n_x) == (1, 1):
+                found = before(row, column)
+            elif not largest:
+                padded = _shifted(before(row, column), 0, 0, n_y - 1, n_x - 1)
+                found = ops.average_pool(padded, (n_y, n_x), 1, padding="valid") * (n_y * n_x)
+            elif n_y >= n_x:
+                found = ops.max_pool(spread(row, column, n_y - 1, n_x), (2, 1), 1, padding="same")
+            else:
+                found = ops.max_pool(spread(row, column, n_y, n_x - 1), (1, 2), 1, padding="same")
+            known[key] = found
+            return found
 
         def make(row: Place, column: Place) -> Any:
             windows = list(itertools.product(rows.runs(row), columns.runs(column)))
             n_taps = sum(n_y * n_x for (_, n_y, _), (_, n_x, _) in windows)
-            _, height, width, _ = ops.shape(before(None, None))
             joined: Any = None
             for (y, n_y, row_map), (x, n_x, column_map) in windows:
-                part = spread(row_map, column_map, n_y, n_x)[:, y : y + height, x : x + width]
+                part = _shifted(spread(row_map, column_map, n_y, n_x), y, x, 0, 0)
                 joined = part if joined is None else ops.maximum(joined, part) if largest else joined + part
             return _split(joined if largest else joined / n_taps, *strides)
 

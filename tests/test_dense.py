@@ -50,6 +50,7 @@ FAMILY = {
     "cut-more-left": (14, [conv(4, 3), pool(3, 2), conv(3, 3), lambda x: L.ELU()(x)]),
     "sigmoid": (14, [conv(4, 3, "sigmoid"), pool(3, 2), conv(3, 3, "tanh")]),
     "means": (17, [conv(4, 4), pool(2, 2, L.AveragePooling2D), conv(4, 3)]),
+    "wide-means": (18, [conv(4, 4), pool(3, 2, L.AveragePooling2D), conv(4, 3)]),
     "batch": (14, [conv(4, 3, None), lambda x: L.BatchNormalization()(x), lambda x: L.ReLU()(x), pool(3, 2)]),
     "oblong-pool": (16, [conv(4, 3), lambda x: L.MaxPooling2D((3, 2), (2, 2), padding="same")(x), conv(4, 2)]),
 }
