@@ -21,7 +21,7 @@ import genenet as gn
 from genenet.folder import write_json, write_yaml
 from genenet.volume import open_volume
 
-VERBS = ["demo", "tree", "train", "evaluate", "ensemble", "segment", "prune", "doctor", "data", "search"]
+VERBS = ["demo", "tree", "train", "evaluate", "ensemble", "segment", "prune", "export", "doctor", "data", "search"]
 VERBS += [f"data {verb}" for verb in ("info", "convert", "phantom", "fetch")]
 VERBS += [f"search {verb}" for verb in ("init", "run", "worker", "status", "report")]
 

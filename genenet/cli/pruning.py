@@ -10,6 +10,9 @@ from genenet.cli.options import AsJson, DryRun, Overwrite
 from genenet.cli.output import progress, say, say_json
 from genenet.errors import InputError
 
+# What `--export` takes, and the suffix of what it writes.
+EXPORTS = {"onnx": ".onnx", "openvino": ".xml"}
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -33,6 +36,7 @@ def prune(
     at_once: Annotated[int, typer.Option(help="Channels per step of loss, for speed.", min=1)] = 1,
     retrain_steps: Annotated[int, typer.Option(help="Steps of training afterwards.", min=0)] = 200,
     learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
+    export: Annotated[str | None, typer.Option(help="Also write what comes out as onnx or openvino.")] = None,
     rounds: Annotated[int, typer.Option(help="In how many steps, with training after each.", min=1)] = 1,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of batches, and of what is random.")] = 0,
@@ -46,6 +50,8 @@ def prune(
     from genenet.evaluation import open_members
     from genenet.folder import remove
 
+    if export is not None and export not in EXPORTS:
+        raise InputError(f"--export takes {' or '.join(EXPORTS)}, but got {export!r}")
     members = open_members(what)
     if members is None:
         raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
@@ -93,11 +99,28 @@ def prune(
         with progress("pruning") as shown:
             together = prune_ensemble(members, opened, output, chosen, training, rounds=rounds, progress=shown)
         found, said = together.report, f"{together.summary()}; wrote {output}"
+    exported = _export(export, output)
     if as_json:
         say_json([_row(row) for row in found.rows])
         return
     say(str(found))
     say(said)
+    for member in exported:
+        say(f"wrote {member}")
+
+
+def _export(format_name: str | None, output: Path) -> list[Path]:
+    """Write every network of an output for programs without Keras."""
+    if format_name is None:
+        return []
+    from genenet.evaluation import open_members
+    from genenet.export import export_network
+
+    members = open_members(output)
+    return [
+        export_network(member, member.folder / f"model{EXPORTS[format_name]}").path
+        for member in (members.members if members is not None else ())
+    ]
 
 
 def _target(entries: list[str] | None) -> Any:
