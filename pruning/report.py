@@ -117,6 +117,7 @@ class Report:
             axes.plot(gains, [float(row.score or 0) for row in self.rows], color="#0072b2", marker="o")
             for row, gain in zip(self.rows, gains, strict=True):
                 axes.annotate(row.name, (gain, float(row.score or 0)), xytext=(4, 4), textcoords="offset points")
+            axes.margins(0.12)
             axes.set_xlabel(what)
             axes.set_ylabel("score")
         else:
