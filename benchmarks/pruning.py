@@ -33,7 +33,7 @@ from pruning.loss_based import Remover, free_units  # noqa: E402
 
 LOSS = keras.losses.SparseCategoricalCrossentropy()
 SLICE = (3069, 2301)  # pixels of the paper's slice
-STRIP = 128  # rows of it that are written at once
+STRIP = 256  # rows of it that are written at once
 
 
 def say(**entry: Any) -> None:
