@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,6 @@ from genenet.saving import copy_of
 from genenet.settings import TrainingSettings
 from genenet.train import Start, train_network
 from genenet.windows import TrainingWindows
-
-logger = logging.getLogger(__name__)
 
 METHODS = ("loss", "structured", "magnitude")
 

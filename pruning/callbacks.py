@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ import keras
 
 from pruning.errors import PruningError
 from pruning.wrapping import PruneLowMagnitude, sparsity_of, threshold_of, wrappers
-
-logger = logging.getLogger(__name__)
 
 
 class UpdatePruningStep(keras.callbacks.Callback):

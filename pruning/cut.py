@@ -96,10 +96,6 @@ class Cut:
                 factors.assign(np.zeros(factors.shape))
         return rises
 
-    def forget(self) -> None:
-        """Let go of what was kept of batches."""
-        self._kept.clear()
-
     def _run_head(self, batch: Batch) -> list[Any]:
         """The values at the cut, kept for batches that may come again."""
         if batch.key is not None and batch.key in self._kept:

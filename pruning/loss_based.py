@@ -142,12 +142,11 @@ class Remover:
     Args:
         graph: Of a model that may be changed.
         at_weights: Where the zeros go, as in `loss_ordering`.
-        removed: What went before.
     """
 
-    def __init__(self, graph: Graph, at_weights: bool = False, removed: Iterable[int] = ()) -> None:
+    def __init__(self, graph: Graph, at_weights: bool = False) -> None:
         self.graph = graph
-        self.removed = set(removed)
+        self.removed: set[int] = set()
         self._at_weights = at_weights
         self._layers: dict[int, list[int]] = {}
         self._alive: list[set[int]] = []
@@ -156,7 +155,7 @@ class Remover:
                 units = set(graph.units_of(entry.makes).tolist())
                 for unit in units:
                     self._layers.setdefault(unit, []).append(len(self._alive))
-                self._alive.append(units - self.removed)
+                self._alive.append(units)
 
     def can_go(self, unit: int) -> bool:
         """Whether its layers would keep others."""

@@ -1,7 +1,6 @@
 """Which whole channels go: by norms, by a first-order estimate of the loss, from the largest layer, or at random."""
 
 import bisect
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +14,9 @@ from pruning.flops import count_layers
 from pruning.graph import Graph, Seen
 from pruning.loss_based import Remover, free_units
 from pruning.ordering import keep_without
+from pruning.prune_by_loss import bottom_up
 from pruning.shrink import masked
 from pruning.target import Costs, Goal, Target
-
-logger = logging.getLogger(__name__)
 
 # From the weights that make a channel, one row per channel of a layer, to a score; the lowest go first.
 Norm = Callable[[np.ndarray], np.ndarray]
@@ -118,8 +116,6 @@ def _needs_costs(target: Target) -> bool:
 
 def _sizes(graph: Graph, target: Target | Mapping[str, int]) -> dict[str, int]:
     if not isinstance(target, Target):
-        from pruning.prune_by_loss import bottom_up
-
         return bottom_up(graph, target)
     if target.share is None:
         raise PruningError("scope='layer' needs Target(share=...) or channels by layer")
