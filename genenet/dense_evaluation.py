@@ -77,15 +77,14 @@ class DensePatches(keras.layers.Layer):
         for layer in chain_of(classifier):
             flat = flat or isinstance(layer, keras.layers.Flatten)
             _check(layer, flat)
-        chain = self._chain(None)
+        chain = self._chain()
         if (chain.rows.size, chain.columns.size) != (1, 1):
             sizes = f"{chain.rows.size}x{chain.columns.size}"
             raise InputError(f"{classifier.name} gives {sizes} answers per patch, not one")
-        self._strides = chain.stride
 
-    def _chain(self, image: Any) -> Chain:
-        """All layers over an image; nothing is computed before it is asked for."""
-        chain = Chain(Axis(self.height), Axis(self.width), lambda row, column: image)
+    def _chain(self) -> Chain:
+        """All layers."""
+        chain = Chain(Axis(self.height), Axis(self.width))
         for layer in chain_of(self.classifier):
             kind = type(layer).__name__
             if kind == "Conv2D":
@@ -107,11 +106,7 @@ class DensePatches(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Images to class probabilities; see `dense`."""
-        _, height, width, _ = keras.ops.shape(inputs)
-        down, right = -height % self._strides[0], -width % self._strides[1]
-        padded = keras.ops.pad(inputs, ((0, 0), (0, down), (0, right), (0, 0)))
-        answer = self._chain(padded).put_together()
-        return answer[:, : height - self.height + 1, : width - self.width + 1]
+        return self._chain().run(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """`(batch, H - height + 1, W - width + 1, classes)`."""
