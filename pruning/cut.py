@@ -33,15 +33,25 @@ class Cut:
         objective: The loss.
         at_weights: Whether a channel is removed by zeros in the kernel and bias that make it, as Roels et al. 2017
             write, instead of where it is read.
+        most: Candidates side by side; as many as fit if left out.
 
     Attributes:
         units: What may be removed, in order.
     """
 
-    def __init__(self, graph: Graph, units: Iterable[int], objective: Objective, *, at_weights: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        units: Iterable[int],
+        objective: Objective,
+        *,
+        at_weights: bool = False,
+        most: int | None = None,
+    ) -> None:
         self.graph = graph
         self.units = sorted(set(units))
         self.objective = objective
+        self._most = min(MOST_CANDIDATES, len(self.units), most or MOST_CANDIDATES)
         self._gates = find_gates(graph, set(self.units), at_weights)
         first = {gate.step for gate in self._gates}
         self._after = downstream(graph, first)
@@ -140,7 +150,7 @@ class Cut:
             out = keras.tree.flatten(step.node.operation.compute_output_spec(*args, **kwargs))
             shapes |= dict(zip(step.writes, out, strict=True))
             n_written += sum(int(np.prod(tensor.shape)) for tensor in out)
-        return int(np.clip(MOST_BYTES // (4 * n_written), 1, min(MOST_CANDIDATES, len(self.units))))
+        return int(np.clip(MOST_BYTES // (4 * n_written), 1, self._most))
 
 
 @contextmanager

@@ -27,8 +27,10 @@ logger = logging.getLogger(__name__)
 
 SEARCHES = ("exact", "prefilter", "first_order", "lazy")
 
-# Of so many candidates with the least first-order score the prefilter works out the true loss.
-N_PREFILTERED = 8
+# Of so many candidates with the least first-order score the prefilter works out the true loss; the scores serve for so
+# many removals.
+N_PREFILTERED = 4
+RANK_EVERY = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Search:
             looked best before, which is exact only as far as channels do not help each other out.
         n_batches: Drawn anew for every removal, and averaged.
         n_prefiltered: How many candidates `prefilter` works out.
+        rank_every: After how many removals `prefilter` works out anew which candidates are best to first order.
         at_once: How many channels go per step, for speed.
         at_weights: A channel goes by zeros in the kernel and bias that make it, as the paper writes. That is the same
             in a plain network with ReLU, but not where normalization or a sigmoid follows. If left out, it goes where
@@ -51,6 +54,7 @@ class Search:
     kind: str = "prefilter"
     n_batches: int = 4
     n_prefiltered: int = N_PREFILTERED
+    rank_every: int = RANK_EVERY
     at_once: int = 1
     at_weights: bool = False
     seed: int = 0
@@ -58,7 +62,7 @@ class Search:
     def __post_init__(self) -> None:
         if self.kind not in SEARCHES:
             raise PruningError(f"`search` must be one of {', '.join(SEARCHES)}, but got {self.kind!r}")
-        for name in ("n_batches", "n_prefiltered", "at_once"):
+        for name in ("n_batches", "n_prefiltered", "rank_every", "at_once"):
             if getattr(self, name) < 1:
                 raise PruningError(f"`{name}` must be at least 1, but got {getattr(self, name)}")
 
@@ -220,6 +224,8 @@ class _Finder:
         self.options = options
         self.n_evaluations = 0
         self._heap: list[tuple[float, int]] = []
+        self._rises: dict[int, float] = {}  # to first order
+        self._n_steps = 0
 
     def loss(self, batches: Sequence[Batch], units: Sequence[int]) -> np.ndarray:
         """The mean over batches without each of some units."""
@@ -236,6 +242,7 @@ class _Finder:
             best = np.argsort(losses, kind="stable")[:at_once]
             return [(units[place], float(losses[place]), None) for place in best]
         rises = self._predicted(batches, units)
+        self._n_steps += 1
         order = np.argsort(rises, kind="stable")
         if self.options.kind == "first_order":
             return [(units[place], None, float(rises[place])) for place in order[:at_once]]
@@ -246,9 +253,12 @@ class _Finder:
         return [(units[place], by_place[int(place)], float(rises[place])) for place in best]
 
     def _predicted(self, batches: Sequence[Batch], units: list[int]) -> np.ndarray:
-        rows = {unit: row for row, unit in enumerate(self.cut.units)}
-        rises = np.mean([self.cut.predicted(batch) for batch in batches], 0)
-        return np.asarray(rises[[rows[unit] for unit in units]])
+        """How much the loss would rise to first order without each unit, now or a few removals ago."""
+        every = self.options.rank_every if self.options.kind == "prefilter" else 1
+        if self._n_steps % every == 0:
+            rises = np.mean([self.cut.predicted(batch) for batch in batches], 0)
+            self._rises = dict(zip(self.cut.units, rises.tolist(), strict=True))
+        return np.array([self._rises[unit] for unit in units])
 
     def _lazy(self, batches: Sequence[Batch], units: list[int]) -> list[tuple[int, float | None, float | None]]:
         """The first candidate that still looks best after its loss was worked out again."""
@@ -284,7 +294,9 @@ def order(
         PruningError: The goal cannot be reached, or the loss is not finite.
     """
     graph = remover.graph
-    finder = _Finder(Cut(graph, units, objective, at_weights=options.at_weights), options)
+    side_by_side = {"prefilter": max(options.n_prefiltered, options.at_once), "first_order": 1, "lazy": 1}
+    cut = Cut(graph, units, objective, at_weights=options.at_weights, most=side_by_side.get(options.kind))
+    finder = _Finder(cut, options)
     follow = Follower(finder, heldout)
     costs = Costs(graph, counts)
     batches = draws.draw()

@@ -164,6 +164,21 @@ def test_faster_searches_come_close(kind):
     assert fast.losses[3] <= worst
 
 
+def test_derivatives_serve_for_several_removals(monkeypatch):
+    model = small_net()
+    batches = problem(model, n_batches=2)
+    asked = []
+    predicted = Cut.predicted
+    monkeypatch.setattr(Cut, "predicted", lambda self, batch: asked.append(batch) or predicted(self, batch))
+    often = loss_ordering(model, batches, "mse", "first", search=Search(n_batches=2, rank_every=1))
+    assert len(often) == 6 and len(asked) == 2 * 6
+    asked.clear()
+    assert len(loss_ordering(model, batches, "mse", "first", search=Search(n_batches=2, rank_every=3))) == 6
+    assert len(asked) == 2 * 2
+    with pytest.raises(PruningError, match="`rank_every` must be at least 1"):
+        Search(rank_every=0)
+
+
 def test_first_order_scores_are_derivatives():
     model = small_net()
     (content,) = problem(model)
