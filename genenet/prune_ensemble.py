@@ -2,15 +2,16 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pruning
 from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
+from genenet.errors import InputError
 from genenet.folder import write_text
 from genenet.network import Network
-from genenet.prune_network import PruningSettings, prune_network
+from genenet.prune_network import REPORT, PrunedNetwork, PruningSettings, prune_network
 from genenet.settings import TrainingSettings
 from genenet.wording import plural
 
@@ -28,15 +29,24 @@ class PrunedEnsemble:
         ensemble: Of smaller networks, chosen again; among them, as they were, those that pruning broke.
         broken: Folders of members that pruning broke.
         report: The members side by side, before and after.
-        before: The validation adjusted Rand score of the ensemble as it was.
-        after: That of the new one.
+        together: All members together, round by round, and the ensemble that was chosen; their work and time one after
+            the other.
     """
 
     ensemble: Ensemble
     broken: tuple[Path, ...]
     report: pruning.Report
-    before: float
-    after: float
+    together: pruning.Report
+
+    @property
+    def before(self) -> float:
+        """The validation adjusted Rand score of the ensemble as it was."""
+        return self.together.rows[0].score or 0.0
+
+    @property
+    def after(self) -> float:
+        """That of the new one."""
+        return self.together.rows[-1].score or 0.0
 
     def summary(self) -> str:
         """Scores before and after, in a line."""
@@ -73,23 +83,44 @@ def prune_ensemble(
         InputError: As for `prune_network`.
     """
     folder = Path(folder)
+    if folder.exists() and not (folder / "networks").exists():
+        raise InputError(f"{folder} exists; choose another folder, or ask to overwrite it (--overwrite)")
     kept: list[Network] = []
     broken: list[Path] = []
-    rows: list[pruning.Row] = []
+    pruned: list[PrunedNetwork] = []
     for index, member in enumerate(ensemble.members):
         done = prune_network(member, data, folder / "networks" / str(index), settings, training, rounds=rounds)
+        pruned.append(done)
         lost = (done.report.rows[0].score or 0.0) - (done.report.rows[-1].score or 0.0)
         if lost > most_lost:
             broken.append(member.folder)
             logger.info("%s lost %.3f by pruning; it stays as it was", member.folder, lost)
         kept.append(member if lost > most_lost else done.network)
-        rows += [dataclasses.replace(row, name=f"{index} {row.name}") for row in done.report.rows]
         if progress is not None:
             progress(index + 1, len(ensemble.members))
     chosen = Ensemble.select(kept, data, vote=ensemble.vote)
     chosen.save(folder)
-    found = pruning.Report(tuple(rows))
-    found.to_csv(folder / "pruning.csv")
-    write_text(folder / "pruning.txt", f"{found}\n")
-    before = ensemble.score(data).adjusted_rand
-    return PrunedEnsemble(chosen, tuple(broken), found, before, chosen.score(data).adjusted_rand)
+    rows = [
+        dataclasses.replace(row, name=f"{index} {row.name}")
+        for index, done in enumerate(pruned)
+        for row in done.report.rows
+    ]
+    found, together = pruning.Report(tuple(rows)), _together(pruned, chosen, data)
+    together.to_csv(folder / "ensemble.csv")
+    write_text(folder / "pruning.txt", f"{found}\n\n{together}\n")
+    found.to_csv(folder / REPORT)
+    return PrunedEnsemble(chosen, tuple(broken), found, together)
+
+
+def _together(pruned: Sequence[PrunedNetwork], chosen: Ensemble, data: Dataset) -> pruning.Report:
+    """All members before, after every round, and those that were chosen in the end."""
+    ways = [
+        (row.name, Ensemble(tuple(done.stages[place] for done in pruned), chosen.vote))
+        for place, row in enumerate(pruned[0].report.rows)
+    ]
+    costs = {network.folder: row for done in pruned for network, row in zip(done.stages, done.report.rows, strict=True)}
+    rows: list[pruning.Row] = []
+    for name, ensemble in [*ways, ("chosen", chosen)]:
+        parts = [costs[member.folder] for member in ensemble.members]
+        rows.append(pruning.Row.together(name, parts, rows[0] if rows else None, ensemble.score(data).adjusted_rand))
+    return pruning.Report(tuple(rows))

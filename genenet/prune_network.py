@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from genenet.dataset import Dataset
 from genenet.dense_evaluation import DensePatches
 from genenet.errors import InputError
 from genenet.evaluation import evaluate
-from genenet.network import Network, save_network
-from genenet.saving import copy_of
+from genenet.folder import partial_path, read_json, write_json
+from genenet.network import DESCRIPTION, Network, save_network
+from genenet.saving import copy_of, load_model, save_model
 from genenet.settings import TrainingSettings
 from genenet.train import Start, train_network
 from genenet.windows import TrainingWindows
@@ -26,6 +27,9 @@ METHODS = ("loss", "structured", "magnitude")
 
 # Pruned networks train at this part of the rate that they trained at first.
 RATE = 0.1
+
+# What pruning bought; the last file that is written. And what stands beside a training under way.
+REPORT, KEPT = "pruning.csv", "pruned.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +86,17 @@ class PrunedNetwork:
     """What came out.
 
     Attributes:
-        network: The smaller network.
-        report: Before and after: parameters, work, measured time, validation adjusted Rand score.
+        stages: The network as it was, after every round, and the smaller network.
+        report: The same: parameters, work, measured time, validation adjusted Rand score.
     """
 
-    network: Network
+    stages: tuple[Network, ...]
     report: pruning.Report
+
+    @property
+    def network(self) -> Network:
+        """The smaller network."""
+        return self.stages[-1]
 
 
 def prune_network(
@@ -101,6 +110,9 @@ def prune_network(
     watch: Callable[[int, float, Any], bool | None] | None = None,
 ) -> PrunedNetwork:
     """Prune a network, train it from the weights that it kept, and write its folder.
+
+    The same call again, after a kill say, continues: with the rounds that are missing, and with the training of the
+    last one. Single weights (`magnitude`) begin anew.
 
     Args:
         network: It stays as it is.
@@ -120,20 +132,43 @@ def prune_network(
     folder, data = Path(folder), Dataset.open(data)
     if rounds < 1 or rounds > 1 and settings.method == "magnitude":
         raise InputError(f"`rounds` must be at least 1, and 1 for magnitude, which halves by itself, but got {rounds}")
-    if folder.exists():
-        raise InputError(f"{folder} exists; choose another folder, or ask to overwrite it (--overwrite)")
-    stages = {"before": network}
+    stages, origin = {"before": network}, str(network.folder)
     beside = folder.with_name(f"{folder.name}.rounds")
     for number in range(1, rounds + 1):
-        place = folder if number == rounds else beside / str(number)
-        part = _part(network, settings, number, rounds)
-        network = _prune_once(network, data, place, part, training, watch)
-        stages["after" if number == rounds else f"round {number}"] = network
+        place = folder if number == rounds else _first_there((folder / "rounds" / str(number), beside / str(number)))
+        what = {"from": origin, "round": [number, rounds], **json.loads(json.dumps(settings.to_dict()))}
+        finished = _finished(place, what, training)
+        if finished is None:
+            part = _part(network, settings, number, rounds)
+            finished = _prune_once(network, data, place, part, training, watch, {"pruned": what})
+        network = stages["after" if number == rounds else f"round {number}"] = finished
     found = compare(stages, data)
-    if rounds > 1:
+    if beside.exists():
         beside.rename(folder / "rounds")
-    found.to_csv(folder / "pruning.csv")
-    return PrunedNetwork(network, found)
+    found.to_csv(folder / REPORT)
+    between = [Network.open(folder / "rounds" / str(number)) for number in range(1, rounds)]
+    return PrunedNetwork((stages["before"], *between, network), found)
+
+
+def _first_there(places: Sequence[Path]) -> Path:
+    """The first of some folders that exists, or the last."""
+    return next((place for place in places if place.exists()), places[-1])
+
+
+def _finished(folder: Path, what: dict[str, Any], training: TrainingSettings | None) -> Network | None:
+    """The network of an earlier call like this one, if there is one.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    if not folder.exists():
+        return None
+    if (folder / DESCRIPTION).exists():
+        network = Network.open(folder)
+        trained = training is None or training.to_dict() == network.details.get("training")
+        if network.details.get("pruned") == what and trained:
+            return network
+    raise InputError(f"{folder} exists; choose another folder, or ask to overwrite it (--overwrite)")
 
 
 def _part(network: Network, settings: PruningSettings, number: int, rounds: int) -> PruningSettings:
@@ -157,22 +192,46 @@ def _prune_once(
     settings: PruningSettings,
     training: TrainingSettings | None,
     watch: Callable[[int, float, Any], bool | None] | None,
+    details: dict[str, Any],
 ) -> Network:
+    work = partial_path(folder)
+    kept = read_json(work / KEPT) if (work / KEPT).exists() else None
+    if kept is not None and kept != details:
+        raise InputError(
+            f"{work} holds an unfinished pruning with other settings; use the same ones to continue it, or remove the "
+            "folder"
+        )
+    pruned = _smaller(network, data, settings, training) if kept is None else load_model(work / "pruned.keras")
+    rate = _rate(network, settings)
+    identity = hashlib.blake2b(digest_size=8)
+    for array in pruned.get_weights():
+        identity.update(np.ascontiguousarray(array).tobytes())
+    if training is None or settings.method == "magnitude":
+        return _save(network, pruned, data, folder, {**network.details, **details, "digest": identity.hexdigest()})
+    if kept is None:  # for a call after a kill: the search for channels takes long
+        work.mkdir(parents=True, exist_ok=True)
+        save_model(pruned, work / "pruned.keras")
+        write_json(work / KEPT, details)
+    start = Start(pruned, rate, identity.hexdigest(), details)
+    return train_network(network.blueprint, data, folder, training, seed=settings.seed, watch=watch, start=start)
+
+
+def _rate(network: Network, settings: PruningSettings) -> float:
+    """The first learning rate of training afterwards."""
+    rate = settings.learning_rate
+    return RATE * 10.0**network.blueprint.log10_learning_rate if rate is None else rate
+
+
+def _smaller(
+    network: Network, data: Dataset, settings: PruningSettings, training: TrainingSettings | None
+) -> keras.Model:
+    """The pruned model, not yet trained again."""
     steps, core = training or TrainingSettings(), PrunablePart(network.load("float32"))
     windows = TrainingWindows(
         data, network.blueprint.window_shape(), network.normalization, steps.windows, seed=settings.seed
     )
-    rate = settings.learning_rate
-    rate = RATE * 10.0**network.blueprint.log10_learning_rate if rate is None else rate
-    pruned = core.put_back(_PRUNERS[settings.method](core, _batches(windows), settings, training, rate))
-    identity = hashlib.blake2b(digest_size=8)
-    for array in pruned.get_weights():
-        identity.update(np.ascontiguousarray(array).tobytes())
-    details = {"pruned": {"from": str(network.folder), **json.loads(json.dumps(settings.to_dict()))}}
-    if training is None or settings.method == "magnitude":
-        return _save(network, pruned, data, folder, {**network.details, **details, "digest": identity.hexdigest()})
-    start = Start(pruned, rate, identity.hexdigest(), details)
-    return train_network(network.blueprint, data, folder, training, seed=settings.seed, watch=watch, start=start)
+    prune = _PRUNERS[settings.method]
+    return core.put_back(prune(core, _batches(windows), settings, training, _rate(network, settings)))
 
 
 def _save(network: Network, model: keras.Model, data: Dataset, folder: Path, details: dict[str, Any]) -> Network:

@@ -48,6 +48,36 @@ class Row:
     speedup: float | None = None
     score: float | None = None
 
+    @classmethod
+    def together(
+        cls, name: str, rows: "Sequence[Row]", first: "Row | None" = None, score: float | None = None
+    ) -> "Row":
+        """Models that run one after the other, as one.
+
+        Args:
+            name: What they are called.
+            rows: One per model.
+            first: What they are held against, themselves if left out.
+            score: Of them together.
+        """
+        total, *others = (row.count for row in rows)
+        for other in others:
+            total = total.plus(other)
+        times = [row.latency_s for row in rows]
+        latency = None if None in times else sum(time for time in times if time is not None)
+        before, reference = (total, latency) if first is None else (first.count, first.latency_s)
+        return cls(
+            name,
+            total,
+            compression_ratio(before, total),
+            theoretical_speedup(before, total),
+            sum(row.activation_bytes for row in rows),
+            sum(row.file_bytes for row in rows),
+            latency,
+            None if latency is None or reference is None else reference / latency,
+            score,
+        )
+
 
 COLUMNS: dict[str, tuple[str, Callable[[Row], Any]]] = {
     "parameters": ("{:,}", lambda row: row.count.n_parameters),
@@ -105,25 +135,27 @@ class Report:
                 writer.writerow([row.name, *("" if value is None else value for value in values)])
 
     def plot(self, path: Path | str | None = None) -> "Figure":
-        """Draw measured speed-up, or theoretical where none was measured; against the score where there is one."""
+        """Draw what was bought: the score over the latency where both were measured, speed-ups otherwise."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 3.8), layout="constrained")
         axes = figure.subplots()
-        measured = all(row.speedup is not None for row in self.rows)
-        gains = [float((row.speedup if measured else row.theoretical_speedup) or 0) for row in self.rows]
-        what = "measured speed-up" if measured else "theoretical speed-up"
-        if all(row.score is not None for row in self.rows):
-            axes.plot(gains, [float(row.score or 0) for row in self.rows], color="#0072b2", marker="o")
-            for row, gain in zip(self.rows, gains, strict=True):
-                axes.annotate(row.name, (gain, float(row.score or 0)), xytext=(4, 4), textcoords="offset points")
+        measured = all(row.latency_s is not None for row in self.rows)
+        names = [row.name for row in self.rows]
+        if measured and all(row.score is not None for row in self.rows):
+            times = [1000 * float(row.latency_s or 0) for row in self.rows]
+            scores = [float(row.score or 0) for row in self.rows]
+            axes.plot(times, scores, color="#0072b2", marker="o")
+            for name, time_ms, score in zip(names, times, scores, strict=True):
+                axes.annotate(name, (time_ms, score), xytext=(4, 4), textcoords="offset points")
             axes.margins(0.12)
-            axes.set_xlabel(what)
+            axes.set_xlabel("latency (ms)")
             axes.set_ylabel("score")
         else:
-            axes.barh([row.name for row in self.rows], gains, color="#0072b2")
+            gains = [float((row.speedup if measured else row.theoretical_speedup) or 0) for row in self.rows]
+            axes.barh(names, gains, color="#0072b2")
             axes.invert_yaxis()
-            axes.set_xlabel(what)
+            axes.set_xlabel("measured speed-up" if measured else "theoretical speed-up")
         if path is not None:
             figure.savefig(path, dpi=110)
         return figure

@@ -37,6 +37,10 @@ class Target:
             if value is not None and not 0 < value < 1:
                 raise PruningError(f"`{name}` must lie above 0 and below 1, but got {value}")
 
+    def __str__(self) -> str:
+        given = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return f"Target({', '.join(f'{name}={value}' for name, value in given.items())})"
+
     def per_round(self, rounds: int, left: int) -> "Target":
         """What one of several rounds has to reach, counted from what the round before left.
 

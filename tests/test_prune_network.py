@@ -80,6 +80,31 @@ def test_rounds_show_what_each_costs(network, data, quick, tmp_path):
         prune_network(network, data, tmp_path / "m", PruningSettings("magnitude", compression_ratio=2.0), rounds=2)
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_killed_it_continues(rounds, network, data, quick, tmp_path, monkeypatch):
+    settings = PruningSettings("structured", target=pruning.Target(multiply_adds=0.4))
+    whole = prune_network(network, data, tmp_path / "whole", settings, quick, rounds=rounds)
+    begun = []
+
+    def killed(step, _, record):
+        begun.extend([record] if step == 0 else [])
+        if len(begun) == rounds and step == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_network(network, data, tmp_path / "small", settings, quick, rounds=rounds, watch=killed)
+    assert not (tmp_path / "small").exists()
+    with pytest.raises(InputError, match="holds an unfinished pruning with other settings|exists; choose"):
+        other = PruningSettings("structured", target=pruning.Target(multiply_adds=0.3))
+        prune_network(network, data, tmp_path / "small", other, quick, rounds=rounds)
+    monkeypatch.setattr(pruning, "select_channels", None)  # what was chosen is kept
+    done = prune_network(network, data, tmp_path / "small", settings, quick, rounds=rounds)
+    assert done.network.scores == whole.network.scores
+    again = prune_network(network, data, tmp_path / "small", settings, quick, rounds=rounds)
+    assert again.network == done.network and len(again.stages) == rounds + 1
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"network", "whole", "small"}
+
+
 def test_without_training_it_is_written_as_it_is(network, data, tmp_path):
     settings = PruningSettings("structured", keep={"encode__stack0__conv0": 3})
     done = prune_network(network, data, tmp_path / "small", settings)
@@ -111,6 +136,16 @@ def test_an_ensemble_is_pruned_member_by_member(network, small_net, data, quick,
     assert len(done.report.rows) == 4
     assert Ensemble.open(tmp_path / "small").members == done.ensemble.members
     assert "validation adjusted Rand score" in done.summary()
+    before, after, chosen = done.together.rows
+    assert (before.name, after.name, chosen.name) == ("before", "after", "chosen")
+    assert before.count.n_parameters == 2 * network.n_parameters
+    assert after.latency_s == pytest.approx(done.report.rows[1].latency_s + done.report.rows[3].latency_s)
+    assert after.speedup == pytest.approx(before.latency_s / after.latency_s)
+    assert before.score == pytest.approx(ensemble.score(data).adjusted_rand)
+    assert done.after == pytest.approx(done.ensemble.score(data).adjusted_rand)
+    assert prune_ensemble(ensemble, data, tmp_path / "small", settings, quick).ensemble.members == done.ensemble.members
+    with pytest.raises(InputError, match="exists; choose another folder"):
+        prune_ensemble(ensemble, data, tmp_path / "network", settings, quick)
     assert (tmp_path / "small" / "pruning.csv").exists()
     nothing = prune_ensemble(
         ensemble, data, tmp_path / "none", settings, None, most_lost=-1.0
@@ -127,6 +162,11 @@ def test_the_program_prunes(network, data_file, tmp_path):
     assert rows[1]["count"]["n_parameters"] == gn.Network.open(tmp_path / "small").n_parameters
     assert "would prune" in fine(*call, "--target", "share=0.3", "--dry-run", "--overwrite")
     assert "exists; choose another folder, or replace it" in refused(*call, "--target", "share=0.3")
+    assert "Target(n_maps=100000) cannot be reached" in refused(*call, "--target", "n_maps=100000", "--overwrite")
+    assert gn.Network.open(tmp_path / "small").n_parameters == rows[1]["count"]["n_parameters"]
+    fine(*call, "--target", "share=0.5", "--overwrite")
+    assert gn.Network.open(tmp_path / "small").n_parameters < rows[1]["count"]["n_parameters"]
+    assert {path.name for path in tmp_path.iterdir()} >= {"small"} and not (tmp_path / "small.new").exists()
     elsewhere = (*call[:2], tmp_path / "none", *call[3:])
     assert "there is no layer 'frist'" in refused(*elsewhere, "--keep", "frist=3")
     assert not (tmp_path / "none").exists()

@@ -57,7 +57,7 @@ def prune(
         raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
     opened = Dataset.open(data)
     members.check(opened)
-    if output.exists() and not overwrite:
+    if (output / "pruning.csv").exists() and not overwrite:
         raise InputError(f"{output} exists; choose another folder, or replace it (--overwrite)")
     import_keras()
     from genenet.prune_ensemble import prune_ensemble
@@ -80,25 +80,28 @@ def prune(
         names = ", ".join(str(member.folder) for member in members.members)
         say(f"would prune {names} by {method} into {output}, and train {retrain_steps:,} steps")
         return
-    if overwrite:
-        remove(output)
+    place = output.with_name(f"{output.name}.new") if overwrite and output.exists() else output
     if (what / "network.json").exists():
         with progress("training") as shown:
             done = prune_network(
                 members.members[0],
                 opened,
-                output,
+                place,
                 chosen,
                 training,
                 rounds=rounds,
                 watch=lambda step, *_: shown(step, retrain_steps),
             )
         found, said = done.report, f"wrote {output}"
-        found.plot(output / "trade-off.png")
+        found.plot(place / "trade-off.png")
     else:
         with progress("pruning") as shown:
-            together = prune_ensemble(members, opened, output, chosen, training, rounds=rounds, progress=shown)
-        found, said = together.report, f"{together.summary()}; wrote {output}"
+            together = prune_ensemble(members, opened, place, chosen, training, rounds=rounds, progress=shown)
+        found, said = together.report, f"{together.together}\n{together.summary()}; wrote {output}"
+        together.together.plot(place / "trade-off.png")
+    if place != output:
+        remove(output)
+        place.rename(output)
     exported = _export(export, output)
     if as_json:
         say_json([_row(row) for row in found.rows])
