@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from genenet.errors import InputError
-from genenet.genes import PRESETS, NetworkRoot
+from genenet.genes import PRESETS, NetworkRoot, PatchNet
 from search.defaults import default_space
 
 N_BLUEPRINTS, LEAST_BYTES, MOST_BYTES = 10, 500e6, 4e9
@@ -63,7 +63,8 @@ def tiny_window(net: NetworkRoot) -> tuple[int, ...]:
 def draw(rng: np.random.Generator) -> tuple[NetworkRoot, tuple[int, ...], tuple[int, ...], int]:
     """A blueprint, a tiny window, its own window and a batch size for which enough memory is predicted."""
     while True:
-        preset = PRESETS[int(rng.integers(len(PRESETS)))].__name__
+        kinds = [kind for kind in PRESETS if kind is not PatchNet]  # which reads patches, not windows
+        preset = kinds[int(rng.integers(len(kinds)))].__name__
         net = default_space(5, preset=preset, window_size=int(rng.choice((96, 128, 192)))).sample(rng)
         try:
             tiny, window = tiny_window(net), net.window_shape().input
