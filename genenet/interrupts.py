@@ -4,11 +4,48 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 # A second Ctrl-C within this time is the same wish.
 IMPATIENCE_S = 2.0
+
+
+class Stopped(BaseException):
+    """This process was told to stop: by its scheduler, say. What it did so far is kept.
+
+    Attributes:
+        signal: By which it was told; None if not by a signal.
+    """
+
+    def __init__(self, reason: str, number: signal.Signals | None = None) -> None:
+        super().__init__(reason)
+        self.signal = number
+
+
+@contextlib.contextmanager
+def stops_at_signals(reasons: Mapping[signal.Signals, str]) -> Iterator[Callable[[], None]]:
+    """Hold signals back until the function given is called, which raises `Stopped` once one came.
+
+    Args:
+        reasons: What each means.
+
+    Example:
+        >>> with stops_at_signals({signal.SIGUSR1: "its time is up"}) as check:
+        ...     check()
+    """
+    came: list[signal.Signals] = []
+    before = {number: signal.signal(number, lambda got, _: came.append(signal.Signals(got))) for number in reasons}
+
+    def check() -> None:
+        if came:
+            raise Stopped(reasons[came[0]], came[0])
+
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from genenet.device import dtype_policy
 from genenet.errors import InputError
 from genenet.folder import partial_path, read_json, remove, write_json, write_text
 from genenet.genes import NetworkRoot
-from genenet.interrupts import interrupts_between_steps
+from genenet.interrupts import Stopped, interrupts_between_steps
 from genenet.learning_rate import follows_the_clock, learning_rate_schedule
 from genenet.losses import cross_entropy, squared_error
 from genenet.network import DESCRIPTION, Network, save_network
@@ -192,9 +192,8 @@ class _Training:
         """
         state, limit_s = self.state, self.settings.seconds
         started = time.monotonic() - state.seconds
-        first, loss = state.step, math.nan
-        self.trainer.reset_metrics()
-        for batch in prefetch(self.windows.batch, range(first, self.next_stop())):
+        stopped: Stopped | None = None
+        for batch in prefetch(self.windows.batch, range(state.step, self.next_stop())):
             check()
             if limit_s is not None and follows_the_clock(self.settings):
                 share = min(state.seconds / limit_s, 1.0)
@@ -203,15 +202,20 @@ class _Training:
             if not math.isfinite(loss):
                 raise TrainingError("nan", f"the loss became {loss} at step {state.step + 1}")
             state.step += 1
+            state.loss_sum += loss
+            state.loss_steps += 1
             state.seconds = time.monotonic() - started
-            self.watch(state.step, state.seconds, None)
-            if limit_s is not None and state.seconds >= limit_s:
+            try:
+                self.watch(state.step, state.seconds, None)
+            except Stopped as stop:
+                stopped = stop
+            if stopped or limit_s is not None and state.seconds >= limit_s:
                 break
-        state.loss_sum += loss * (state.step - first)
-        state.loss_steps += state.step - first
+        if stopped:
+            raise stopped
 
     def train_on(self, batch: Batch) -> float:
-        """One step; gives the mean loss since the metrics were reset."""
+        """One step; gives its loss."""
         by_kind = {"classes": batch.labels, "distance": batch.distances}
         targets = [by_kind[head.kind] for head in self.heads]
         weights = [batch.weights] * len(targets)
@@ -276,7 +280,11 @@ class _Training:
             self.validate()  # what training makes worse is not kept
         with interrupts_between_steps() as check:
             while not self.is_over:
-                self.run_leg(check)
+                try:
+                    self.run_leg(check)
+                except Stopped:
+                    self.save(digest)
+                    raise
                 if self.is_over or self.state.step % self.settings.validate_every == 0:
                     self.validate()
                 self.save(digest)
@@ -315,7 +323,8 @@ def train_network(
         settings: How; defaults if left out.
         seed: Of first weights, windows, augmentation and dropout.
         work: Where checkpoints and history stand meanwhile; beside the folder if left out.
-        watch: Called after every step and every validation; True as answer to a record stops the training.
+        watch: Called after every step and every validation; True as answer to a record ends the training. It may raise
+            `genenet.interrupts.Stopped` after a step: that is written down, and the same call continues there.
         start: A model to train further; it is validated first, and stays what it is if training makes it worse.
 
     Returns:

@@ -1,6 +1,8 @@
 """What a trial is worth: train its blueprint, score it on the validation part."""
 
+import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +15,7 @@ from search.trial import Trial
 logger = logging.getLogger("genenet")
 
 
-def train_trial(study: Study, trial: Trial) -> dict[str, Any]:
+def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[str, Any]:
     """Train a trial; it continues where a killed process left it.
 
     Returns:
@@ -21,24 +23,31 @@ def train_trial(study: Study, trial: Trial) -> dict[str, Any]:
     """
 
     def watch(step: int, seconds: float, record: Record | None) -> None:
-        if record is not None:
-            logger.info(
-                "trial %d step %d: adjusted Rand score %.4f, loss %.4f, %.0f s",
-                trial.number,
-                step,
-                record.adjusted_rand,
-                record.loss,
-                seconds,
-            )
+        if record is None:
+            check()
+            return
+        logger.info(
+            "trial %d step %d: adjusted Rand score %.4f, loss %.4f, %.0f s",
+            trial.number,
+            step,
+            record.adjusted_rand,
+            record.loss,
+            seconds,
+        )
 
+    training = study.training
+    if trial.ran_out_of_memory:
+        batch_size = max(training.windows.batch_size // 2, 1)
+        training = dataclasses.replace(training, windows=dataclasses.replace(training.windows, batch_size=batch_size))
+    work = trial.attempts[-1].work
     keras.backend.clear_session()  # what the trial before left behind
     network = train_network(
         trial.blueprint,
         study.data,
-        trial.network_folder,
-        study.training,
+        work / "network",
+        training,
         seed=derived_seed(study.seed, "training", trial.number),
-        work=trial.folder,
+        work=work,
         watch=watch,
     )
     return {**network.scores, "steps": network.details["steps"], "seconds": network.details["seconds"]}

@@ -19,7 +19,7 @@ def refuse_other_settings(old: Any, new: dict[str, Any], folder: Path) -> None:
     Raises:
         InputError: Names the setting and both values.
     """
-    free = ("n_trials", "versions")
+    free = ("n_trials", "lease_s", "versions")
     kept = {key: value for key, value in old.items() if key not in free} if isinstance(old, dict) else old
     found = _difference(kept, {key: value for key, value in new.items() if key not in free})
     if found:

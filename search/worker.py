@@ -1,40 +1,56 @@
-"""Work on a study: claim a trial, train it, take the next; any number of processes may do so."""
+"""Work on a study: take a trial, train it, take the next; any number of processes may do so, anywhere."""
 
 import contextlib
 import logging
+import signal
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from genenet.device import import_keras
 from genenet.errors import InputError
-from search.study import Claim, Study
+from genenet.interrupts import Stopped
+from search.dealer import Dealer
+from search.lease import Lease, LeaseLost
+from search.study import Study
 from search.trial import Trial
 
 logger = logging.getLogger("genenet")
 
-# Trains a trial's blueprint and gives what state.json records: `adjusted_rand` at least.
-Objective = Callable[[Study, Trial], dict[str, Any]]
+# Trains a trial's blueprint, with `check` called between steps, and gives what state.json records: `adjusted_rand` and
+# more.
+Check = Callable[[], None]
+Objective = Callable[[Study, Trial, Check], dict[str, Any]]
+
+# What schedulers say before they kill.
+SIGNALS = {
+    signal.SIGTERM: "its scheduler wants the place",
+    signal.SIGUSR1: "its time is nearly up",
+}
 
 
-def work(study: Study, objective: Objective | None = None) -> int:
-    """Work until no trial is left to claim.
+def work(study: Study, objective: Objective | None = None, check: Check = lambda: None) -> int:
+    """Work until no trial is left to take.
 
     Args:
         study: Which.
         objective: How a trial is scored; training by default.
+        check: Raises `Stopped` where this process is to stop.
 
     Returns:
         How many trials this process finished.
+
+    Raises:
+        Stopped: This process was told to stop; the trial that it was at is free for others.
     """
     score = objective or _training()
-    finished = 0
-    while True:
-        with study.claim() as claim:
-            if claim is None:
-                return finished
-            _run(study, claim, score)
-            finished += 1
+    dealer, finished = Dealer(study), 0
+    while (taken := dealer.next()) is not None:
+        trial, lease = taken
+        with lease, _logging_to(trial):
+            finished += _run(dealer, trial, lease, score, check)
+        check()
+    return finished
 
 
 def _training() -> Objective:
@@ -45,27 +61,52 @@ def _training() -> Objective:
     return train_trial
 
 
-def _run(study: Study, claim: Claim, objective: Objective) -> None:
-    trial = claim.trial
-    with _logging_to(trial):
-        known = {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}
-        trial.write_state("running", **known)
-        again = f", attempt {claim.attempt}" if claim.attempt > 1 else ""
-        logger.info("trial %d begins%s: %s", trial.number, again, trial.blueprint.layers_per_stack())
-        try:
-            result = objective(study, trial)
-        except InputError as error:
-            study.finish(trial, "failed", reason=str(error))
-            logger.warning("trial %d failed: %s", trial.number, error)
-        except Exception as error:
-            reason = f"{getattr(error, 'reason', type(error).__name__)}: {' '.join(str(error).split())[:300]}"
-            study.finish(trial, "failed", reason=reason)
-            logger.warning("trial %d failed: %s", trial.number, reason)
+def _run(dealer: Dealer, trial: Trial, lease: Lease, objective: Objective, check: Check) -> bool:
+    """Work on one trial; whether it was settled."""
+    known = {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}
+    trial.write_state("running", **known)
+    again = f", attempt {lease.attempt.number}" if lease.attempt.number > 1 else ""
+    logger.info("trial %d begins%s: %s", trial.number, again, trial.blueprint.layers_per_stack())
+
+    def check_both() -> None:
+        lease.check()
+        check()
+
+    try:
+        result = objective(dealer.study, trial, check_both)
+    except LeaseLost as lost:
+        logger.warning("trial %d: %s", trial.number, lost)
+        return False
+    except Stopped as stop:
+        dealer.end(trial, lease, "stopped", reason=str(stop), step=lease.attempt.step)
+        logger.info("trial %d stops: %s", trial.number, stop)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        dealer.end(trial, lease, "stopped", reason="this worker was ended by hand", step=lease.attempt.step)
+        raise
+    except Exception as error:
+        how, details = _verdict(error)
+        logger.warning("trial %d %s: %s", trial.number, how, details["reason"])
+        if "cause" not in details:
             with trial.log.open("a", encoding="utf-8") as stream:
                 stream.write(traceback.format_exc())
-        else:
-            study.finish(trial, "done", **result)
-            logger.info("trial %d is done: adjusted Rand score %.4f", trial.number, result["adjusted_rand"])
+        return dealer.end(trial, lease, how, **details)
+    if not dealer.end(trial, lease, "done", **result):
+        logger.warning("trial %d was given to another worker meanwhile; this result is dropped", trial.number)
+        return False
+    logger.info("trial %d is done: adjusted Rand score %.4f", trial.number, result["adjusted_rand"])
+    return True
+
+
+def _verdict(error: Exception) -> tuple[str, dict[str, Any]]:
+    """How an attempt that raised an error ends, and why."""
+    if isinstance(error, InputError):
+        return "failed", {"cause": "input", "reason": str(error)}
+    cause = getattr(error, "reason", None) if type(error).__name__ == "TrainingError" else None
+    reason = f"{cause or type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if cause is None:
+        return "retried", {"reason": reason}
+    return "failed" if cause == "nan" else "retried", {"cause": cause, "reason": reason}
 
 
 @contextlib.contextmanager

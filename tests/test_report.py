@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -61,7 +62,7 @@ def data_settings(folder, ignore=None):
     }
 
 
-def stub(study, trial):
+def stub(study, trial, check):
     """As if the learning rate alone decided."""
     if trial.number == FAILING:
         raise InputError("the loss is <NaN> at step 3")
@@ -283,6 +284,10 @@ def _break_blueprint(folder):
 def _interrupt(folder):
     for number, state in ((2, "running"), (3, "waiting")):
         write_json(folder / "trials" / f"{number:04d}" / "state.json", {"state": state, "time": 0})
+        shutil.rmtree(folder / "trials" / f"{number:04d}" / "attempts", ignore_errors=True)
+    attempt = folder / "trials" / "0002" / "attempts" / "0001.json"
+    write_json(attempt, {"host": "elsewhere", "pid": 1})
+    os.utime(attempt, (0, 0))
 
 
 def _rank_anew(folder):
@@ -307,7 +312,7 @@ def _keep_one(folder):
         (_drop_trials, ["No network has been tried yet", "the first network has finished; genenet search run"]),
         (_break_journal, ["Which hyperparameters mattered cannot be said yet. It could not be estimated"]),
         (_break_blueprint, ["11 finished", "its files are damaged"]),
-        (_interrupt, ["1 interrupted; 1 waiting", "The search is not finished: 2 networks are still to come"]),
+        (_interrupt, ["1 lost; 1 waiting", "The search is not finished: 2 networks are still to come"]),
         (_rank_anew, ["Networks have finished since this was chosen; genenet ensemble", "The ensemble of 2 networks"]),
         (_keep_one, ["The one network that has finished reaches"]),
     ],

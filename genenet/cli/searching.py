@@ -192,10 +192,16 @@ def worker(study: StudyFolder) -> None:
     from genenet.device import import_keras
 
     import_keras()
+    from genenet.interrupts import Stopped, stops_at_signals
     from search.study import Study
-    from search.worker import work
+    from search.worker import SIGNALS, work
 
-    finished = work(Study.open(study))
+    try:
+        with stops_at_signals(SIGNALS) as check:
+            finished = work(Study.open(study), check=check)
+    except Stopped as stop:
+        say(f"this worker stops, {stop}; its trial is free for others")
+        return
     say(f"this worker finished {finished} trials of {study}")
 
 

@@ -121,6 +121,10 @@ class Results:
         return self.ensemble is not None and network.number in self.ensemble.members
 
 
+# States of trials that will be worked on.
+OPEN = ("waiting", "running", "stopped", "lost", "retried")
+
+
 def read_results(study: Study) -> Results:
     """Read a study's trials and its ensemble; a damaged trial counts as failed."""
     finished: list[Finished] = []
@@ -129,7 +133,7 @@ def read_results(study: Study) -> Results:
     n_drawn = n_waiting = 0
     for trial in study.trials():
         try:
-            described = trial.describe()
+            described = trial.describe(study.lease_s)
             state, reason = described["state"], described["reason"]
             n_drawn += state != "rejected" and not trial.state.get("enqueued")
             if state == "done":
@@ -137,7 +141,7 @@ def read_results(study: Study) -> Results:
         except (InputError, KeyError, TypeError, ValueError) as error:
             state, reason = "failed", f"its files are damaged: {error}"
         states[state] = states.get(state, 0) + 1
-        n_waiting += state in ("waiting", "running", "interrupted")
+        n_waiting += state in OPEN
         if state == "failed":
             failures.append((trial.number, str(reason)))
     finished.sort(key=lambda network: -network.adjusted_rand)

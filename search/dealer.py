@@ -1,0 +1,191 @@
+"""Deals a study's trials out to workers, and takes what becomes of them."""
+
+import logging
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from genenet.errors import InputError
+from genenet.folder import remove, write_json
+from genenet.genes import NetworkRoot, from_dict
+from search import goals
+from search.lease import Lease
+from search.samplers import suggesting
+from search.space import problem
+from search.study import Study
+from search.trial import SETTLED, Trial
+
+logger = logging.getLogger("genenet")
+
+# So many blueprints in a row may be over the limits before the space is called empty.
+MAX_REJECTED_IN_A_ROW = 500
+
+
+class Dealer:
+    """Deals out the trials of one study.
+
+    Any number of processes may, each with a dealer of its own. They take turns by a lock; should the file system's
+    locks fail, leases still keep two workers from one trial, and the budget may be passed by a trial or two.
+
+    Args:
+        study: Which.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._settled: dict[int, bool] = {}  # by number, whether it counts towards the budget
+
+    def next(self) -> tuple[Trial, Lease] | None:
+        """Take a trial to work on: one that was stopped or lost, or the next of the budget; None when none is left.
+
+        Raises:
+            InputError: The space has no networks within the limits.
+        """
+        with self.study.lock:
+            found = self._next()
+        if found is not None:
+            trial, lease = found
+            trial.carry_over(lease.attempt)
+        return found
+
+    def end(self, trial: Trial, lease: Lease, how: str, **details: object) -> bool:
+        """Say what became of a trial.
+
+        Args:
+            trial: Which.
+            lease: By which it was worked on.
+            how: `done` with `adjusted_rand` among the details, `failed`, `retried`, or `stopped` with a `reason`.
+            **details: For the record.
+
+        Returns:
+            Whether it counts: False where the lease was lost and another worker has the trial.
+        """
+        if not lease.attempt.end(how, **details):
+            return False
+        if how in SETTLED:
+            with self.study.lock:
+                self.settle(trial)
+        return True
+
+    def settle(self, trial: Trial) -> None:
+        """Write down what a trial's last attempt ended with: for the sampler, then for all; once or more than once."""
+        attempt = trial.attempts[-1]
+        ending = dict(attempt.ending or {})
+        how = str(ending.pop("how"))
+        study, known = self.study, _known(trial)
+        if how == "done":
+            trial.keep(attempt)
+            values = goals.values(study.objectives, ending, trial.blueprint, study.training.windows.batch_size)
+            study.optuna_study.tell(trial.number, values, skip_if_finished=True)
+        else:
+            # Samplers pass over failures, and take what was pruned for bad; a loss that became NaN is the latter.
+            told = TrialState.PRUNED if how == "pruned" or ending.get("cause") == "nan" else TrialState.FAIL
+            study.optuna_study.tell(trial.number, state=told, skip_if_finished=True)
+        trial.write_state(how, **known, **ending)
+        study.write_leaderboard()
+
+    def _next(self) -> tuple[Trial, Lease] | None:
+        unsettled = self._survey()
+        self._adopt_unborn({*self._settled, *(trial.number for trial in unsettled)})
+        for trial in self._survey():
+            lease = self._take_over(trial)
+            if lease is not None:
+                return trial, lease
+        return self._draw()
+
+    def _survey(self) -> list[Trial]:
+        """Trials that are not settled. Those that are stay so, and are looked at once."""
+        found = []
+        for trial in self.study.trials(without=self._settled):
+            state = trial.state
+            if state["state"] in SETTLED:
+                self._settled[trial.number] = _counts(state)
+            else:
+                found.append(trial)
+        return found
+
+    def _take_over(self, trial: Trial) -> Lease | None:
+        """Lease a trial that nobody works on."""
+        tried = trial.attempts
+        if tried:
+            last = tried[-1]
+            if last.ending is None:
+                if last.is_alive(self.study.lease_s):
+                    return None
+                last.end("lost", step=last.step)
+            if (last.ending or {}).get("how") in SETTLED:  # by a worker that was killed before it wrote that down
+                self.settle(trial)
+                return None
+            reason = trial.reason_to_give_up()
+            if reason is not None:
+                self.study.optuna_study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                trial.write_state("failed", **_known(trial), reason=reason)
+                return None
+        return Lease.take(trial.folder, len(tried) + 1, self.study.lease_s)
+
+    def _draw(self) -> tuple[Trial, Lease] | None:
+        """The next trial of the budget; blueprints that need not be trained are counted and drawn again."""
+        study = self.study
+        for _ in range(MAX_REJECTED_IN_A_ROW):
+            waiting = study.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            n_drawn = sum(_counts(trial.state) for trial in self._survey()) + sum(self._settled.values())
+            if not waiting and n_drawn >= study.n_trials:
+                return None
+            trial = self._give_birth(study.optuna_study.ask())
+            lease = None if trial is None else Lease.take(trial.folder, 1, study.lease_s)
+            if trial is not None and lease is not None:
+                return trial, lease
+        raise InputError(
+            f"{MAX_REJECTED_IN_A_ROW} blueprints in a row could not be built, were over the limits or had been tried; "
+            "widen the limits, or narrow the space"
+        )
+
+    def _adopt_unborn(self, born: set[int]) -> None:
+        """Finish what a process began that was killed between the sampler's answer and the trial's folder."""
+        study = self.study.optuna_study
+        for entry in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if entry.number not in born:
+                self._give_birth(optuna.trial.Trial(study, entry._trial_id))
+
+    def _give_birth(self, asked: optuna.trial.Trial) -> Trial | None:
+        """Write a trial's folder; None where its blueprint is rejected."""
+        study = self.study
+        trial = Trial(study.folder / "trials" / f"{asked.number:04d}")
+        given = asked.user_attrs.get("blueprint")
+        net = from_dict(given) if given is not None else study.space.sample(suggesting(asked))
+        room = min(part.shape for part in study.data.training)
+        batch_size = study.training.windows.batch_size
+        reason = None if given is not None else problem(net, study.limits, batch_size, room) or self._tried(net)
+        remove(trial.folder)
+        trial.folder.mkdir(parents=True)
+        write_json(trial.folder / "blueprint.json", net.to_dict())
+        details: dict[str, object] = {"enqueued": given is not None}
+        if asked.user_attrs.get("label"):
+            details["label"] = asked.user_attrs["label"]
+        if reason is None:
+            trial.write_state("waiting", **details)
+            return trial
+        study.optuna_study.tell(asked.number, state=TrialState.PRUNED)
+        trial.write_state("rejected", reason=reason, **details)
+        logger.info("trial %d is rejected: %s", trial.number, reason)
+        return None
+
+    def _tried(self, net: NetworkRoot) -> str | None:
+        """Why a child of evolution need not be trained: it may be like its parent, or like an earlier child."""
+        if self.study.sampler != "evolution":
+            return None
+        for trial in self.study.trials():
+            if trial.state["state"] != "rejected" and trial.blueprint == net:
+                return f"it is the same as trial {trial.number}"
+        return None
+
+
+def _counts(state: dict[str, Any]) -> bool:
+    """Whether a trial counts towards the budget: it was drawn from the space, and not rejected."""
+    return state["state"] != "rejected" and not state.get("enqueued")
+
+
+def _known(trial: Trial) -> dict[str, Any]:
+    """What a trial's state goes on saying whatever becomes of it."""
+    return {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}

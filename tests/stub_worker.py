@@ -1,0 +1,30 @@
+"""A worker whose networks cost nothing and have known scores: `python tests/stub_worker.py STUDY [SECONDS]`."""
+
+import contextlib
+import sys
+import time
+
+from genenet.interrupts import Stopped, stops_at_signals
+from search.study import Study
+from search.worker import SIGNALS, work
+
+
+def score(study, trial, check=None):
+    """As if the score followed from the blueprint alone."""
+    net = trial.blueprint
+    return {"adjusted_rand": net.n_features / 10 - abs(net.log10_learning_rate + 2.5), "steps": 1, "seconds": 0.0}
+
+
+def main(folder, seconds=0.2):
+    def slow_score(study, trial, check):
+        for _ in range(10):
+            time.sleep(seconds / 10)
+            check()
+        return score(study, trial)
+
+    with stops_at_signals(SIGNALS) as check, contextlib.suppress(Stopped):
+        work(Study.open(folder), slow_score, check)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *(float(text) for text in sys.argv[2:]))
