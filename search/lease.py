@@ -17,6 +17,7 @@ import os
 import platform
 import secrets
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,21 @@ def this_worker() -> dict[str, Any]:
     return {"host": platform.node(), "pid": os.getpid(), **_process(os.getpid()), **job}
 
 
+def started(pid: int) -> int | None:
+    """When a process of this machine started, in ticks since the system did; None where there is none, or no /proc."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if stat[0] == "Z" else int(stat[19])
+
+
 def _process(pid: int) -> dict[str, Any]:
     """On Linux, which process bears a number: numbers are given again, and containers count for themselves."""
     try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return {"started": int(started), "boot": boot, "namespace": str(Path("/proc/self/ns/pid").readlink())}
-    except (OSError, IndexError, ValueError):
+        return {"started": started(pid), "boot": boot, "namespace": str(Path("/proc/self/ns/pid").readlink())}
+    except OSError:
         return {}
 
 
@@ -196,7 +205,11 @@ class Lease:
         """Take the next attempt at a trial; None where somebody else did."""
         attempt = Attempt(folder, number)
         attempt.work.mkdir(parents=True, exist_ok=True)
-        return cls(attempt, lease_s) if create(attempt.path, {"attempt": number, **this_worker()}) else None
+        return (
+            cls(attempt, lease_s)
+            if create(attempt.path, {"attempt": number, "time": round(time.time(), 1), **this_worker()})
+            else None
+        )
 
     def check(self) -> None:
         """Go on only if nobody else has the trial.

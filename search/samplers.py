@@ -85,9 +85,17 @@ class SeededSampler(BaseSampler):
 
 
 def suggesting(trial: Trial) -> Draw:
-    """Draw through an Optuna trial, which remembers what it gave."""
+    """Draw through an Optuna trial, which remembers what it gave.
+
+    Of a trial whose process was killed half-way some values are known. They are drawn again for nothing, so that those
+    that follow are what they would have been.
+    """
+    known = {name: kind for name, kind in trial.distributions.items() if name not in trial.relative_params}
 
     def draw(name: str, domain: Domain) -> Any:
+        if name in known:
+            frozen = trial.study.get_trials(deepcopy=False)[trial.number]
+            trial.study.sampler.sample_independent(trial.study, frozen, name, known[name])
         if isinstance(domain, Choice):
             return trial.suggest_categorical(name, domain.options)
         if isinstance(domain, Whole):

@@ -9,7 +9,7 @@ from typing import Any
 
 from genenet.device import import_keras
 from genenet.errors import InputError
-from genenet.interrupts import Stopped
+from genenet.interrupts import Stopped, stops_at_signals
 from search.dealer import Dealer
 from search.lease import Lease, LeaseLost
 from search.study import Study
@@ -27,6 +27,23 @@ SIGNALS = {
     signal.SIGTERM: "its scheduler wants the place",
     signal.SIGUSR1: "its time is nearly up",
 }
+
+
+def run_worker(study: Study, objective: Objective | None = None) -> int:
+    """`work`, as the process that a scheduler started: it stops at its signals, and goes back into its queue.
+
+    Raises:
+        Stopped: As `work`.
+    """
+    from search.launch.slurm import requeue
+
+    try:
+        with stops_at_signals(SIGNALS) as check:
+            return work(study, objective, check)
+    except Stopped as stop:
+        if stop.signal == signal.SIGUSR1:
+            requeue()
+        raise
 
 
 def work(study: Study, objective: Objective | None = None, check: Check = lambda: None) -> int:

@@ -4,9 +4,9 @@ import contextlib
 import sys
 import time
 
-from genenet.interrupts import Stopped, stops_at_signals
+from genenet.interrupts import Stopped
 from search.study import Study
-from search.worker import SIGNALS, work
+from search.worker import run_worker
 
 
 def score(study, trial, check=None):
@@ -22,8 +22,8 @@ def main(folder, seconds=0.2):
             check()
         return score(study, trial)
 
-    with stops_at_signals(SIGNALS) as check, contextlib.suppress(Stopped):
-        work(Study.open(folder), slow_score, check)
+    with contextlib.suppress(Stopped):
+        run_worker(Study.open(folder), slow_score)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import search
 from genenet.folder import write_json
 from genenet.settings import TrainingSettings
 from search.defaults import default_space
-from search.samplers import SAMPLERS
+from search.samplers import SAMPLERS, suggesting
 from search.space import Choice, Levels, Limits, Range, Space, drawing, problem, read_range
 from search.study import Study
 from search.worker import work
@@ -217,6 +217,29 @@ def test_killed_between_the_samplers_answer_and_the_folder(data_file, tmp_path, 
     work(once, score)
     study = create(tmp_path / "study", data_file)
     study.optuna_study.ask()  # and then the process died
+    work(Study.open(study.folder), score)
+    assert blueprints(study) == blueprints(once)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("n_draws", [1, 4])
+def test_killed_between_two_draws(sampler, n_draws, data_file, tmp_path):
+    once = create(tmp_path / "once", data_file, sampler=sampler)
+    work(once, score)
+    study = create(tmp_path / "study", data_file, sampler=sampler)
+    asked = study.optuna_study.ask()
+
+    class Killed(BaseException):
+        pass
+
+    def dying(name, domain):
+        if len(asked.params) == n_draws:
+            raise Killed
+        return draw(name, domain)
+
+    draw = suggesting(asked)
+    with pytest.raises(Killed):
+        study.space.sample(dying)
     work(Study.open(study.folder), score)
     assert blueprints(study) == blueprints(once)
 

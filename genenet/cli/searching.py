@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from genenet.cli.networks import Settings, training_settings
-from genenet.cli.options import AsJson
+from genenet.cli.options import AsJson, DryRun
 from genenet.cli.output import progress, say, say_json, table
 from genenet.wording import plural
 
@@ -192,17 +192,58 @@ def worker(study: StudyFolder) -> None:
     from genenet.device import import_keras
 
     import_keras()
-    from genenet.interrupts import Stopped, stops_at_signals
+    from genenet.interrupts import Stopped
     from search.study import Study
-    from search.worker import SIGNALS, work
+    from search.worker import run_worker
 
     try:
-        with stops_at_signals(SIGNALS) as check:
-            finished = work(Study.open(study), check=check)
+        finished = run_worker(Study.open(study))
     except Stopped as stop:
         say(f"this worker stops, {stop}; its trial is free for others")
         return
     say(f"this worker finished {finished} trials of {study}")
+
+
+@app.command()
+def submit(
+    study: StudyFolder,
+    launcher: Annotated[str, typer.Option(help="slurm, or local for processes of this machine.")] = "slurm",
+    workers: Annotated[int, typer.Option(min=1, help="How many may work at once.")] = 1,
+    profile: Annotated[Path | None, typer.Option(help="A YAML file of the site's settings.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Where jobs run.")] = None,
+    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
+    time: Annotated[str | None, typer.Option(help="How long a job may run: 24h, 90m.")] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory of a worker: 32G.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores of a worker.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="GPUs of a worker: 1, or a100:1.")] = None,
+    spare: Annotated[int | None, typer.Option(min=0, help="Jobs that take the places of jobs that end.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Start workers as jobs of a cluster."""
+    import search.launch as launch
+    from search.study import Study
+
+    opened = Study.open(study)
+    needs = launch.read_profile(
+        profile, partition=partition, account=account, time=time, memory=mem, cpus=cpus, gpus=gpus, spare=spare
+    )
+    request = launch.Request(opened.folder, workers, needs)
+    if dry_run:
+        say(launch.preview(launcher, request).rstrip())
+        return
+    jobs = launch.submit(launcher, request)
+    say(f"submitted {plural(workers, 'worker')}: job {', '.join(jobs)}")
+    say(f"`genenet search status {study}` shows how they do, `genenet search stop {study}` ends them")
+
+
+@app.command()
+def stop(study: StudyFolder) -> None:
+    """End the jobs of a study; their workers leave checkpoints, from which others continue."""
+    import search.launch as launch
+    from search.study import Study
+
+    ended = launch.cancel(Study.open(study).folder)
+    say(f"ended job {', '.join(ended)}" if ended else f"no job of {study} is in a queue")
 
 
 @app.command()
@@ -211,20 +252,24 @@ def status(
     as_json: AsJson = False,
     watch: Annotated[float | None, typer.Option(help="Show again every so many seconds.")] = None,
 ) -> None:
-    """Show every trial, how it stands, and why it failed."""
+    """Show every trial, how it stands, and why it failed; and the jobs that are in a queue."""
+    import search.launch as launch
     from search.study import Study
 
     while True:
         opened = Study.open(study)
-        rows = opened.table().to_dict("records")
+        rows = [trial.describe(opened.lease_s) for trial in opened.trials()]
         counts: dict[str, int] = {}
         for row in rows:
             counts[row["state"]] = counts.get(row["state"], 0) + 1
+        jobs = [job._asdict() for job in launch.states(opened.folder)]
         if as_json:
-            say_json({"counts": counts, "n_trials": opened.n_trials, "trials": rows})
+            say_json({"jobs": jobs, "counts": counts, "n_trials": opened.n_trials, "trials": rows})
         else:
             say(table(rows, COLUMNS))
             listed = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            if jobs:
+                say("\n" + table(jobs, {"job": "", "state": "", "place": ""}))
             say(f"\n{opened.n_drawn()} of {plural(opened.n_trials, 'network')} drawn; {listed or 'nothing yet'}")
         if watch is None:
             return

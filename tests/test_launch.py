@@ -1,0 +1,144 @@
+"""Launchers: profiles, scripts, processes of this machine, and a study on a real Slurm where things go wrong."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_cli import fine, refused
+from test_study import create
+
+from genenet.errors import InputError
+from genenet.folder import write_text, write_yaml
+from search import launch
+from search.launch.request import Profile, seconds
+
+# -- what is asked for ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("90s", 90), ("90m", 5400), ("24h", 86400), ("2d", 172800), ("24:00:00", 86400)]
+)
+def test_times(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"partitoin": "gpu"}, "there is no setting `partitoin`; did you mean `partition`"),
+        ({"time": "a day"}, "`time` cannot be 'a day'; write 24h"),
+        ({"memory": "lots"}, "`memory` cannot be 'lots'"),
+        ({"gpus": -1}, "`gpus` cannot be '-1'"),
+        ({"cpus": 0}, "`cpus` cannot be 0"),
+    ],
+)
+def test_profiles_name_what_is_wrong(content, message, tmp_path):
+    write_yaml(tmp_path / "site.yaml", content)
+    with pytest.raises(InputError, match=f"site.yaml: {message}"):
+        launch.read_profile(tmp_path / "site.yaml")
+
+
+def test_the_command_line_goes_before_the_profile(tmp_path):
+    write_yaml(tmp_path / "site.yaml", {"partition": "gpu", "time": "24h", "gpus": 1, "modules": ["CUDA/12"]})
+    found = launch.read_profile(tmp_path / "site.yaml", partition="quick", time=None, memory="8G")
+    assert found == Profile(partition="quick", time_s=86400, gpus="1", modules=("CUDA/12",), memory="8G")
+
+
+def test_the_script_says_what_was_asked(data_file, tmp_path):
+    study = create(tmp_path / "study", data_file)
+    write_yaml(
+        tmp_path / "site.yaml",
+        {
+            "partition": "gpu",
+            "account": "lab",
+            "time": "24h",
+            "memory": "32G",
+            "cpus": 8,
+            "gpus": "a100:1",
+            "options": ["--constraint=gpu80"],
+            "modules": ["apptainer"],
+            "lines": ["export KERAS_BACKEND=jax"],
+            "container": "apptainer exec --nv genenet.sif",
+            "python": "python3",
+            "spare": 4,
+        },
+    )
+    call = ("search", "submit", study.folder, "--workers", 20, "--profile", tmp_path / "site.yaml", "--dry-run")
+    lines = fine(*call).splitlines()
+    assert lines[0] == "#!/bin/bash"
+    options = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
+    assert options >= {
+        "array=0-23%20",
+        "partition=gpu",
+        "account=lab",
+        "time=1440",
+        "mem=32G",
+        "cpus-per-task=8",
+        "gres=gpu:a100:1",
+        "constraint=gpu80",
+        "requeue",
+        "open-mode=append",
+        "signal=B:USR1@180",
+    }
+    worker = f"python3 -m genenet search worker {study.folder}"
+    assert lines[-3:] == [
+        "module load apptainer",
+        "export KERAS_BACKEND=jax",
+        f"exec apptainer exec --nv genenet.sif {worker}",
+    ]
+    assert not (study.folder / "jobs").exists()
+    assert "there is no launcher 'slrum'; did you mean `slurm`" in refused(*call[:3], "--launcher", "slrum")
+
+
+def test_without_slurm(data_file, tmp_path, monkeypatch):
+    study = create(tmp_path / "study", data_file)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="there is no `sbatch` here"):
+        launch.submit("slurm", launch.Request(study.folder))
+    assert launch.states(study.folder) == launch.cancel(study.folder) == []
+
+
+# -- on this machine ---
+
+
+def stub_profile(tmp_path, **more):
+    """Workers whose networks cost nothing: what is called as Python calls the stub."""
+    tests = Path(__file__).parent
+    seconds = more.pop("seconds", 0.5)
+    path = tmp_path / "python"
+    write_text(
+        path,
+        f'#!/bin/bash\nexport PYTHONPATH="{tests.parent}:{tests}"\n'
+        f'exec {sys.executable} {tests / "stub_worker.py"} "${{@: -1}}" {seconds}\n',
+    )
+    path.chmod(0o755)
+    return Profile(python=str(path), **more)
+
+
+def wait_for(what, timeout_s=90):
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.2)
+
+
+def states_of(study):
+    return study.table().get("state", []).tolist() if len(study.table()) else []
+
+
+@pytest.mark.slow
+def test_local_workers_go_on_by_themselves_until_they_are_ended(data_file, tmp_path):
+    study = create(tmp_path / "study", data_file, n_trials=200)
+    request = launch.Request(study.folder, 2, stub_profile(tmp_path, gpus="2"))
+    assert "CUDA_VISIBLE_DEVICES=1" in launch.preview("local", request)
+    jobs = launch.submit("local", request)
+    wait_for(lambda: "done" in states_of(study))
+    found = json.loads(fine("search", "status", study.folder, "--json"))
+    assert [job["job"] for job in found["jobs"]] == jobs and len(jobs) == 2
+    wait_for(lambda: states_of(study)[-1] == "running")
+    assert f"ended job {', '.join(jobs)}" in fine("search", "stop", study.folder)
+    wait_for(lambda: not launch.states(study.folder))
+    assert set(states_of(study)) <= {"done", "stopped", "rejected"}
+    assert "no job of" in fine("search", "stop", study.folder)

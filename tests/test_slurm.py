@@ -1,0 +1,185 @@
+"""Studies on a real Slurm of two nodes, started here, where jobs are preempted and nodes vanish.
+
+Networks cost nothing and have known scores, so that lost and doubled trials can be counted.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from stub_worker import score
+from test_launch import states_of, stub_profile, wait_for
+from test_study import blueprints, create
+
+from genenet.errors import InputError
+from search import launch
+from search.study import Study
+from search.worker import work
+
+pytestmark = pytest.mark.slow
+
+SCRIPTS = Path(__file__).parent / "slurm"
+N_TRIALS = 16
+
+
+def shell(*command, check=True):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=120)
+    assert not check or done.returncode == 0, f"{command}: {done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A Slurm with the nodes n1 and n2 and the partitions low and high; nothing is left of it afterwards."""
+    if os.geteuid() != 0 or not (shutil.which("slurmctld") or shutil.which("apt-get")):
+        pytest.skip("a Slurm for tests can be started by root only, where it is installed or apt-get can install it")
+    started = shell("bash", SCRIPTS / "up.sh", check=False)
+    if started.returncode:
+        pytest.skip(f"Slurm could not be started: {started.stderr.strip().splitlines()[-1]}")
+    variables = {}
+    for word in started.stdout.replace("export", "").split():
+        name, _, value = word.partition("=")
+        variables[name] = value
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    yield
+    shell("bash", SCRIPTS / "down.sh", "--purge", check=False)
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture
+def nodes(slurm):
+    """Both nodes, idle, before and after."""
+
+    def ready():
+        shell("scancel", "--me", check=False)
+        shell("bash", SCRIPTS / "up.sh")
+        wait_for(lambda: not shell("squeue", "-h", "-t", "R,CG,PD").stdout.split())
+        wait_for(lambda: shell("sinfo", "-h", "-p", "main", "-o", "%T").stdout.split() == ["idle"])
+
+    ready()
+    yield
+    ready()
+
+
+def node(action, name):
+    shell("bash", SCRIPTS / "node.sh", action, name)
+
+
+@pytest.fixture
+def searching(nodes, data_file, tmp_path):
+    """A study under way on both nodes."""
+    return begin(data_file, tmp_path, seconds=2.0)
+
+
+def begin(data_file, tmp_path, seconds):
+    study = create(tmp_path / "study", data_file, n_trials=N_TRIALS, lease_s=6.0)
+    profile = stub_profile(tmp_path, seconds=seconds, partition="low", cpus=2, memory="500M", time_s=3600, spare=4)
+    launch.submit("slurm", launch.Request(study.folder, 4, profile))
+    wait_for(lambda: states_of(study).count("done") >= 2)
+    return study
+
+
+def at_work(study, host=None):
+    """Wait until work on a trial begins, on a node; its attempt."""
+    found = []
+
+    def look():
+        open_ones = [trial.attempts[-1] for trial in study.trials() if trial.standing(study.lease_s) == "running"]
+        just_now = [attempt for attempt in open_ones if time.time() - attempt.worker["time"] < 0.7]
+        found.extend(attempt for attempt in just_now if host in (None, attempt.worker["host"]))
+        return found
+
+    wait_for(look)
+    return found[0]
+
+
+def finished(study):
+    """Wait for the end; then no trial is lost, none is counted twice, each has the result that it would have had."""
+    wait_for(lambda: states_of(study).count("done") == N_TRIALS, timeout_s=240)
+    once = create(study.folder.parent / "once", study.folder.parent / "data.yaml", n_trials=N_TRIALS)
+    work(once, score)
+    table = study.table()
+    assert table["state"].tolist() == ["done"] * N_TRIALS
+    assert blueprints(study) == blueprints(once)
+    assert table["adjusted_rand"].tolist() == once.table()["adjusted_rand"].tolist()
+    assert [trial.value for trial in Study.open(study.folder).optuna_study.trials] == table["adjusted_rand"].tolist()
+    found = [[attempt.ending["how"] for attempt in trial.attempts] for trial in study.trials()]
+    assert all(endings[-1] == "done" and endings.count("done") == 1 for endings in found)
+    return [how for endings in found for how in endings]
+
+
+def test_jobs_are_preempted(searching):
+    shell("sbatch", "--partition=high", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 8")
+    wait_for(lambda: "stopped" in [end for trial in searching.trials() for end in endings(trial)])
+    assert "stopped" in finished(searching)
+
+
+def endings(trial):
+    return [(attempt.ending or {}).get("how") for attempt in trial.attempts]
+
+
+def test_a_node_loses_its_power(searching):
+    at_work(searching, "n1")
+    node("crash", "n1")
+    shell("scontrol", "update", "nodename=n1", "state=down", "reason=power")
+    assert "lost" in finished(searching)
+
+
+def test_a_node_is_cut_off_and_goes_on_working(searching):
+    """Slurm starts its jobs again elsewhere while they go on; they hold their trials, and nobody else takes these."""
+    at_work(searching, "n2")
+    node("hang", "n2")
+    shell("scontrol", "update", "nodename=n2", "state=down", "reason=network")
+    finished(searching)
+    node("wake", "n2")
+
+
+def test_the_controller_is_away(searching, tmp_path):
+    node("crash", "ctl")
+    started = time.monotonic()
+    (job,) = launch.states(searching.folder)
+    assert (job.state, job.place) == ("UNKNOWN", "Slurm gives no answer")
+    time.sleep(max(30 - (time.monotonic() - started), 0))
+    node("start", "ctl")
+    finished(searching)
+    wait_for(lambda: not launch.states(searching.folder))
+
+
+def test_the_time_is_up(nodes, data_file, tmp_path):
+    study = begin(data_file, tmp_path, seconds=9.0)
+    worker = at_work(study).worker
+    job = f"{worker['job']}_{worker['task']}"
+    shell("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # less than the notice that it is to have
+    wait_for(lambda: "stopped" in [end for trial in study.trials() for end in endings(trial)])
+    assert "stopped" in finished(study)
+    assert "Restarts=1" in shell("scontrol", "show", "job", job).stdout
+
+
+def test_workers_are_killed(searching):
+    for _ in range(2):
+        os.kill(at_work(searching).worker["pid"], 9)
+    assert "lost" in finished(searching)
+
+
+def test_a_study_is_ended_and_taken_up_again(searching, tmp_path):
+    at_work(searching)
+    (job,) = launch.cancel(searching.folder)
+    wait_for(lambda: not launch.states(searching.folder))
+    wait_for(lambda: "running" not in states_of(searching))
+    assert "stopped" in states_of(searching)
+    profile = stub_profile(tmp_path, seconds=0.5, partition="main", cpus=1, memory="500M")
+    (again,) = launch.submit("slurm", launch.Request(searching.folder, 2, profile))
+    assert again != job
+    finished(searching)
+
+
+def test_what_slurm_refuses_is_said(nodes, data_file, tmp_path):
+    study = create(tmp_path / "study", data_file)
+    with pytest.raises(InputError, match="Slurm refuses: .*invalid partition"):
+        launch.submit("slurm", launch.Request(study.folder, 1, stub_profile(tmp_path, partition="gold")))
+    assert list((study.folder / "jobs").iterdir()) == []
