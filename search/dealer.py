@@ -1,6 +1,9 @@
 """Deals a study's trials out to workers, and takes what becomes of them."""
 
 import logging
+import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -10,7 +13,7 @@ from genenet.errors import InputError
 from genenet.folder import remove, write_json
 from genenet.genes import NetworkRoot, from_dict
 from search import goals
-from search.lease import Lease
+from search.lease import Lease, server_time
 from search.samplers import suggesting
 from search.space import problem
 from search.study import Study
@@ -20,6 +23,19 @@ logger = logging.getLogger("genenet")
 
 # So many blueprints in a row may be over the limits before the space is called empty.
 MAX_REJECTED_IN_A_ROW = 500
+
+# With less room on its disk nothing is written to a study.
+LEAST_FREE_BYTES = 4_000_000
+
+
+def wait_for_space(folder: Path, poll_s: float = 5.0) -> None:
+    """Wait until a folder's disk has some room: a journal of half a line could not be read again."""
+    waited = False
+    while shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+        if not waited:
+            logger.warning("%s: the disk is full; waiting for some room", folder)
+        waited = True
+        time.sleep(poll_s)
 
 
 class Dealer:
@@ -42,6 +58,7 @@ class Dealer:
         Raises:
             InputError: The space has no networks within the limits.
         """
+        wait_for_space(self.study.folder)
         with self.study.lock:
             found = self._next()
         if found is not None:
@@ -61,6 +78,7 @@ class Dealer:
         Returns:
             Whether it counts: False where the lease was lost and another worker has the trial.
         """
+        wait_for_space(self.study.folder)
         if not lease.attempt.end(how, **details):
             return False
         if how in SETTLED:
@@ -88,8 +106,9 @@ class Dealer:
     def _next(self) -> tuple[Trial, Lease] | None:
         unsettled = self._survey()
         self._adopt_unborn({*self._settled, *(trial.number for trial in unsettled)})
+        now = server_time(self.study.folder)
         for trial in self._survey():
-            lease = self._take_over(trial)
+            lease = self._take_over(trial, now)
             if lease is not None:
                 return trial, lease
         return self._draw()
@@ -105,13 +124,13 @@ class Dealer:
                 found.append(trial)
         return found
 
-    def _take_over(self, trial: Trial) -> Lease | None:
+    def _take_over(self, trial: Trial, now: float) -> Lease | None:
         """Lease a trial that nobody works on."""
         tried = trial.attempts
         if tried:
             last = tried[-1]
             if last.ending is None:
-                if last.is_alive(self.study.lease_s):
+                if last.is_alive(self.study.lease_s, now):
                     return None
                 last.end("lost", step=last.step)
             if (last.ending or {}).get("how") in SETTLED:  # by a worker that was killed before it wrote that down

@@ -39,8 +39,8 @@ BEATS_PER_LEASE = 8
 def create(path: Path, content: dict[str, Any]) -> bool:
     """Make a JSON file that nobody made before; False where somebody did."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     try:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.link(beside, path)
     except FileExistsError:
         # An NFS server may carry out a call whose answer was lost, and refuse its repetition.
@@ -164,10 +164,10 @@ class Attempt:
         """Say how it ended; False where somebody else did before."""
         return create(self.end_path, {"how": how, **details})
 
-    def is_alive(self, lease_s: float) -> bool:
-        """Whether its worker gave a sign of life not longer ago than a lease lasts."""
+    def is_alive(self, lease_s: float, now: float | None = None) -> bool:
+        """Whether its worker gave a sign of life not longer ago than a lease lasts; `now` is the server's time."""
         try:
-            age = server_time(self.path.parent) - self.path.stat().st_mtime
+            age = (server_time(self.path.parent) if now is None else now) - self.path.stat().st_mtime
             return age < lease_s and not is_gone(self.worker)
         except FileNotFoundError:
             return False

@@ -75,6 +75,7 @@ class Study:
             raise InputError(f"{self.folder / 'study.yaml'} is damaged: {error!r}") from None
         self._data: Dataset | None = None
         self._optuna: optuna.Study | None = None
+        self._settled_rows: dict[int, dict[str, Any]] = {}
         self.lock = filelock.FileLock(self.folder / "lock")
 
     @classmethod
@@ -258,7 +259,16 @@ class Study:
         """All trials with their states, by number."""
         import pandas as pd
 
-        return pd.DataFrame([trial.describe(self.lease_s) for trial in self.trials()])
+        return pd.DataFrame(self.rows())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All trials with their states, by number; those that are settled are read once."""
+        found = dict(self._settled_rows)
+        for trial in self.trials(without=self._settled_rows):
+            row = found[trial.number] = trial.describe(self.lease_s)
+            if trial.is_settled:
+                self._settled_rows[trial.number] = row
+        return [found[number] for number in sorted(found)]
 
     def leaderboard(self) -> "pd.DataFrame":
         """Finished trials, best validation adjusted Rand score first."""

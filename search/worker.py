@@ -1,6 +1,7 @@
 """Work on a study: take a trial, train it, take the next; any number of processes may do so, anywhere."""
 
 import contextlib
+import errno
 import logging
 import signal
 import traceback
@@ -102,6 +103,10 @@ def _run(dealer: Dealer, trial: Trial, lease: Lease, objective: Objective, check
         dealer.end(trial, lease, "stopped", reason="this worker was ended by hand", step=lease.attempt.step)
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            logger.warning("trial %d stops: the disk is full", trial.number)
+            dealer.end(trial, lease, "stopped", reason="the disk was full", step=lease.attempt.step)
+            return False
         how, details = _verdict(error)
         logger.warning("trial %d %s: %s", trial.number, how, details["reason"])
         if "cause" not in details:

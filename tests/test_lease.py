@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,25 @@ def test_trials_that_get_on_are_not_given_up(data_file, tmp_path):
             work(Study.open(study.folder), die)
     assert study.table()["state"].tolist() == ["lost"]
     assert work(study, score) == 1
+
+
+def test_a_full_disk_is_waited_for(data_file, tmp_path, monkeypatch):
+    study = create(tmp_path / "study", data_file, n_trials=2)
+    room = shutil.disk_usage(tmp_path)
+    free = iter([0, 0, 0])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=next(free, room.free)))
+    monkeypatch.setattr("search.dealer.time.sleep", lambda _: None)
+
+    def fill(study, trial, check):
+        if len(trial.attempts) == 1:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        return score(study, trial)
+
+    assert work(study, fill) == 2
+    assert next(free, None) is None
+    assert [[attempt.ending["how"] for attempt in trial.attempts] for trial in study.trials()] == [
+        ["stopped", "done"]
+    ] * 2
 
 
 # -- many workers, killed again and again ---

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 from stub_worker import score
+from test_cli import fine, refused
 
 import genenet as gn
 import search
@@ -390,6 +391,23 @@ def test_kill_minus_nine_during_a_search(data_file, tmp_path):
     scores = [[trial.state["adjusted_rand"] for trial in study.trials()] for study in (once, killed)]
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
     assert max(len(trial.attempts) for trial in killed.trials()) >= 2
+
+
+@pytest.mark.slow
+def test_a_trial_is_replayed_to_the_last_bit(data_file, tmp_path):
+    settings = TrainingSettings(steps=6, validate_every=3, checkpoint_every=3, precision="float32")
+    study = create(tmp_path / "study", data_file, n_trials=2, training=settings, limits=Limits(max_parameters=3000))
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    environment = {**os.environ, **dict.fromkeys(names, "1")}
+    fine("search", "worker", study.folder, env=environment)
+    best = study.leaderboard().iloc[0]
+    call = ("search", "replay", study.folder, best["trial"])
+    assert "then: +0.0e+00; wrote" in fine(*call, tmp_path / "again", env=environment)
+    again, once = gn.Network.open(tmp_path / "again"), study.networks()[0]
+    assert again.scores == once.scores and again.blueprint == once.blueprint
+    for mine, theirs in zip(again.load("float32").get_weights(), once.load("float32").get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert "has no trial 99 that was trained" in refused("search", "replay", study.folder, 99, tmp_path / "none")
 
 
 @pytest.mark.slow

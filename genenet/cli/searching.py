@@ -258,7 +258,7 @@ def status(
 
     while True:
         opened = Study.open(study)
-        rows = [trial.describe(opened.lease_s) for trial in opened.trials()]
+        rows = opened.rows()
         counts: dict[str, int] = {}
         for row in rows:
             counts[row["state"]] = counts.get(row["state"], 0) + 1
@@ -283,3 +283,37 @@ def report(study: StudyFolder) -> None:
     from search.study import Study
 
     say(f"wrote {write_report(Study.open(study))}")
+
+
+@app.command()
+def replay(
+    study: StudyFolder,
+    trial: Annotated[int, typer.Argument(help="Its number.")],
+    output: Annotated[Path, typer.Argument(help="The folder of the network.")],
+) -> None:
+    """Train a trial again, with the same blueprint, settings, seed and data, and compare the scores."""
+    from genenet.device import import_keras
+    from genenet.errors import InputError
+    from genenet.network import versions
+    from search.study import Study
+
+    opened = Study.open(study)
+    found = {entry.number: entry for entry in opened.trials()}
+    if trial not in found or found[trial].state["state"] == "rejected":
+        raise InputError(f"{study} has no trial {trial} that was trained; `genenet search status {study}` lists them")
+    import_keras()
+    from search.objective import replay as train_again
+
+    with progress("training") as shown:
+        network = train_again(opened, found[trial], output, lambda step, *_: shown(step, opened.training.steps))
+    state = found[trial].state
+    score = network.scores["adjusted_rand"]
+    if state["state"] == "done":
+        then, now = found[trial].network().details["versions"], versions()
+        other = [f"{name} {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]]
+        if other:
+            say(f"made by other software: {'; '.join(other)}")
+        change = score - state["adjusted_rand"]
+        say(f"adjusted Rand score {score:.6f}, {state['adjusted_rand']:.6f} then: {change:+.1e}; wrote {output}")
+    else:
+        say(f"adjusted Rand score {score:.6f}, trial {trial} is {state['state']}; wrote {output}")
