@@ -17,7 +17,7 @@ from search.lease import Lease, server_time
 from search.samplers import suggesting
 from search.space import problem
 from search.study import Study
-from search.trial import SETTLED, Trial
+from search.trial import SETTLED, Trial, facts_of, known_of
 
 logger = logging.getLogger("genenet")
 
@@ -91,7 +91,7 @@ class Dealer:
         attempt = trial.attempts[-1]
         ending = dict(attempt.ending or {})
         how = str(ending.pop("how"))
-        study, known = self.study, _known(trial)
+        study, known = self.study, known_of(trial.state)
         if how == "done":
             trial.keep(attempt)
             values = goals.values(study.objectives, ending, trial.blueprint, study.training.windows.batch_size)
@@ -139,7 +139,7 @@ class Dealer:
             reason = trial.reason_to_give_up()
             if reason is not None:
                 self.study.optuna_study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                trial.write_state("failed", **_known(trial), reason=reason)
+                trial.write_state("failed", **known_of(trial.state), reason=reason)
                 return None
         return Lease.take(trial.folder, len(tried) + 1, self.study.lease_s)
 
@@ -183,7 +183,7 @@ class Dealer:
         if asked.user_attrs.get("label"):
             details["label"] = asked.user_attrs["label"]
         if reason is None:
-            trial.write_state("waiting", **details)
+            trial.write_state("waiting", **details, **facts_of(net))
             return trial
         study.optuna_study.tell(asked.number, state=TrialState.PRUNED)
         trial.write_state("rejected", reason=reason, **details)
@@ -203,8 +203,3 @@ class Dealer:
 def _counts(state: dict[str, Any]) -> bool:
     """Whether a trial counts towards the budget: it was drawn from the space, and not rejected."""
     return state["state"] != "rejected" and not state.get("enqueued")
-
-
-def _known(trial: Trial) -> dict[str, Any]:
-    """What a trial's state goes on saying whatever becomes of it."""
-    return {key: value for key, value in trial.state.items() if key in ("enqueued", "label")}

@@ -30,6 +30,9 @@ MAX_LOST = 3
 # And after so many that failed, where a failure may not come again.
 MAX_FAILED = 2
 
+# What state.json says of a blueprint, so that tables of thousands need not read these.
+FACTS = ("n_parameters", "lpes", "lpds")
+
 SETTLED = ("done", "failed", "pruned", "rejected")
 
 
@@ -132,8 +135,8 @@ class Trial:
 
     def describe(self, lease_s: float) -> dict[str, Any]:
         """State and blueprint in one row, for tables."""
-        state, net = self.state, self.blueprint
-        layers = net.layers_per_stack()
+        state = self.state
+        facts = {**(facts_of(self.blueprint) if "n_parameters" not in state else {}), **state}
         return {
             "trial": self.number,
             "state": self.standing(lease_s),
@@ -141,9 +144,7 @@ class Trial:
             "adjusted_rand": state.get("adjusted_rand"),
             "mean_iou": state.get("mean_iou"),
             "accuracy": state.get("accuracy"),
-            "n_parameters": net.n_parameters,
-            "lpes": ",".join(map(str, layers.encode)),
-            "lpds": ",".join(map(str, layers.decode)),
+            **{name: facts[name] for name in FACTS},
             "steps": state.get("steps"),
             "seconds": state.get("seconds"),
             "reason": state.get("reason", ""),
@@ -158,3 +159,18 @@ def _link(source: str, target: str) -> None:
         return
     except OSError:
         shutil.copy2(source, target)
+
+
+def facts_of(net: NetworkRoot) -> dict[str, Any]:
+    """What tables show of a blueprint."""
+    layers = net.layers_per_stack()
+    return {
+        "n_parameters": net.n_parameters,
+        "lpes": ",".join(map(str, layers.encode)),
+        "lpds": ",".join(map(str, layers.decode)),
+    }
+
+
+def known_of(state: dict[str, Any]) -> dict[str, Any]:
+    """What a trial's state goes on saying whatever becomes of it."""
+    return {key: value for key, value in state.items() if key in ("enqueued", "label", *FACTS)}
