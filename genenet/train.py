@@ -192,7 +192,6 @@ class _Training:
         """
         state, limit_s = self.state, self.settings.seconds
         started = time.monotonic() - state.seconds
-        stopped: Stopped | None = None
         for batch in prefetch(self.windows.batch, range(state.step, self.next_stop())):
             check()
             if limit_s is not None and follows_the_clock(self.settings):
@@ -205,14 +204,9 @@ class _Training:
             state.loss_sum += loss
             state.loss_steps += 1
             state.seconds = time.monotonic() - started
-            try:
-                self.watch(state.step, state.seconds, None)
-            except Stopped as stop:
-                stopped = stop
-            if stopped or limit_s is not None and state.seconds >= limit_s:
+            self.watch(state.step, state.seconds, None)
+            if limit_s is not None and state.seconds >= limit_s:
                 break
-        if stopped:
-            raise stopped
 
     def train_on(self, batch: Batch) -> float:
         """One step; gives its loss."""
