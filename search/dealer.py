@@ -4,7 +4,6 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -17,7 +16,7 @@ from search.lease import Lease, server_time
 from search.samplers import suggesting
 from search.space import problem
 from search.study import Study
-from search.trial import SETTLED, Trial, facts_of, known_of
+from search.trial import SETTLED, Trial, counts, facts_of, known_of
 
 logger = logging.getLogger("genenet")
 
@@ -61,6 +60,8 @@ class Dealer:
         wait_for_space(self.study.folder)
         with self.study.lock:
             found = self._next()
+            if found is not None:
+                found[0].write_state("running", **known_of(found[0].state))
         if found is not None:
             trial, lease = found
             trial.carry_over(lease.attempt)
@@ -105,9 +106,10 @@ class Dealer:
 
     def _next(self) -> tuple[Trial, Lease] | None:
         unsettled = self._survey()
-        self._adopt_unborn({*self._settled, *(trial.number for trial in unsettled)})
+        if self._adopt_unborn({*self._settled, *(trial.number for trial in unsettled)}):
+            unsettled = self._survey()
         now = server_time(self.study.folder)
-        for trial in self._survey():
+        for trial in unsettled:
             lease = self._take_over(trial, now)
             if lease is not None:
                 return trial, lease
@@ -119,7 +121,7 @@ class Dealer:
         for trial in self.study.trials(without=self._settled):
             state = trial.state
             if state["state"] in SETTLED:
-                self._settled[trial.number] = _counts(state)
+                self._settled[trial.number] = counts(state)
             else:
                 found.append(trial)
         return found
@@ -146,9 +148,9 @@ class Dealer:
     def _draw(self) -> tuple[Trial, Lease] | None:
         """The next trial of the budget; blueprints that need not be trained are counted and drawn again."""
         study = self.study
+        n_drawn = sum(counts(trial.state) for trial in self._survey()) + sum(self._settled.values())
         for _ in range(MAX_REJECTED_IN_A_ROW):
             waiting = study.optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            n_drawn = sum(_counts(trial.state) for trial in self._survey()) + sum(self._settled.values())
             if not waiting and n_drawn >= study.n_trials:
                 return None
             trial = self._give_birth(study.optuna_study.ask())
@@ -160,12 +162,14 @@ class Dealer:
             "widen the limits, or narrow the space"
         )
 
-    def _adopt_unborn(self, born: set[int]) -> None:
-        """Finish what a process began that was killed between the sampler's answer and the trial's folder."""
+    def _adopt_unborn(self, born: set[int]) -> bool:
+        """Finish what a process began that was killed before the trial's folder was whole; whether any had."""
         study = self.study.optuna_study
-        for entry in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if entry.number not in born:
-                self._give_birth(optuna.trial.Trial(study, entry._trial_id))
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        unborn = [entry for entry in running if entry.number not in born]
+        for entry in unborn:
+            self._give_birth(optuna.trial.Trial(study, entry._trial_id))
+        return bool(unborn)
 
     def _give_birth(self, asked: optuna.trial.Trial) -> Trial | None:
         """Write a trial's folder; None where its blueprint is rejected."""
@@ -198,8 +202,3 @@ class Dealer:
             if trial.state["state"] != "rejected" and trial.blueprint == net:
                 return f"it is the same as trial {trial.number}"
         return None
-
-
-def _counts(state: dict[str, Any]) -> bool:
-    """Whether a trial counts towards the budget: it was drawn from the space, and not rejected."""
-    return state["state"] != "rejected" and not state.get("enqueued")

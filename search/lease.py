@@ -205,11 +205,8 @@ class Lease:
         """Take the next attempt at a trial; None where somebody else did."""
         attempt = Attempt(folder, number)
         attempt.work.mkdir(parents=True, exist_ok=True)
-        return (
-            cls(attempt, lease_s)
-            if create(attempt.path, {"attempt": number, "time": round(time.time(), 1), **this_worker()})
-            else None
-        )
+        record = {"attempt": number, "time": round(time.time(), 1), **this_worker()}
+        return cls(attempt, lease_s) if create(attempt.path, record) else None
 
     def check(self) -> None:
         """Go on only if nobody else has the trial.

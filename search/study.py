@@ -33,7 +33,7 @@ from search import goals
 from search.same_settings import as_yaml, refuse_other_settings
 from search.samplers import SAMPLERS, SeededSampler
 from search.space import Limits, Space
-from search.trial import Trial
+from search.trial import Trial, counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -228,8 +228,7 @@ class Study:
 
     def n_drawn(self) -> int:
         """Trials that count towards the budget: drawn from the space and not rejected."""
-        states = [trial.state for trial in self.trials()]
-        return sum(state["state"] != "rejected" and not state.get("enqueued") for state in states)
+        return sum(counts(trial.state) for trial in self.trials())
 
     def run(self, n_trials: int | None = None, *, workers: int = 1) -> None:
         """Work until the budget is done; the same call after a kill continues.
@@ -265,9 +264,10 @@ class Study:
         """All trials with their states, by number; those that are settled are read once."""
         found = dict(self._settled_rows)
         for trial in self.trials(without=self._settled_rows):
-            row = found[trial.number] = trial.describe(self.lease_s)
-            if trial.is_settled:
-                self._settled_rows[trial.number] = row
+            settled = trial.is_settled  # before it is described: it may be settled in between
+            found[trial.number] = trial.describe(self.lease_s)
+            if settled:
+                self._settled_rows[trial.number] = found[trial.number]
         return [found[number] for number in sorted(found)]
 
     def leaderboard(self) -> "pd.DataFrame":

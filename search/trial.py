@@ -174,3 +174,8 @@ def facts_of(net: NetworkRoot) -> dict[str, Any]:
 def known_of(state: dict[str, Any]) -> dict[str, Any]:
     """What a trial's state goes on saying whatever becomes of it."""
     return {key: value for key, value in state.items() if key in ("enqueued", "label", *FACTS)}
+
+
+def counts(state: dict[str, Any]) -> bool:
+    """Whether a trial counts towards the budget: it was drawn from the space, and not rejected."""
+    return state["state"] != "rejected" and not state.get("enqueued")

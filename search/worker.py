@@ -14,7 +14,7 @@ from genenet.interrupts import Stopped, stops_at_signals
 from search.dealer import Dealer
 from search.lease import Lease, LeaseLost
 from search.study import Study
-from search.trial import Trial, known_of
+from search.trial import Trial
 
 logger = logging.getLogger("genenet")
 
@@ -81,7 +81,6 @@ def _training() -> Objective:
 
 def _run(dealer: Dealer, trial: Trial, lease: Lease, objective: Objective, check: Check) -> bool:
     """Work on one trial; whether it was settled."""
-    trial.write_state("running", **known_of(trial.state))
     again = f", attempt {lease.attempt.number}" if lease.attempt.number > 1 else ""
     logger.info("trial %d begins%s: %s", trial.number, again, trial.blueprint.layers_per_stack())
 

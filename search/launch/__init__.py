@@ -5,7 +5,7 @@ in `LAUNCHERS`:
 
     preview(request)    what would be run, as text
     submit(request)     start the workers; the ids of their jobs
-    cancel(jobs)        end jobs, by id; their workers leave a checkpoint behind
+    cancel(jobs)        end those that are not over, and say which; their workers leave a checkpoint behind
     states(jobs)        what became of jobs: lines of id, state, place; none for jobs that are over
 
 Launchers know nothing of trials. When all jobs are over, the study may be done or not: its folder knows.
@@ -49,7 +49,7 @@ class Launcher(Protocol):
 
     def submit(self, request: Request) -> list[str]: ...
 
-    def cancel(self, jobs: Sequence[str]) -> None: ...
+    def cancel(self, jobs: Sequence[str]) -> list[str]: ...
 
     def states(self, jobs: Sequence[str]) -> list[tuple[str, str, str]]: ...
 
@@ -95,12 +95,7 @@ def _jobs(folder: Path) -> dict[str, list[str]]:
 
 def cancel(folder: Path) -> list[str]:
     """End all jobs of a study that are not over; their ids."""
-    ended = []
-    for name, jobs in _jobs(folder).items():
-        there = {state.job.partition("_")[0] for state in map(JobState._make, launcher(name).states(jobs))}
-        ended += [job for job in jobs if job in there]
-        launcher(name).cancel([job for job in jobs if job in there])
-    return ended
+    return [job for name, jobs in _jobs(folder).items() for job in launcher(name).cancel(jobs)]
 
 
 def states(folder: Path) -> list[JobState]:

@@ -5,7 +5,6 @@ import platform
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +12,6 @@ from search.launch.request import Request
 from search.lease import started
 
 # -- in the foreground ---
-
-
-def worker_command(folder: Path) -> list[str]:
-    """The command line of one worker."""
-    return [sys.executable, "-m", "genenet", "search", "worker", str(folder)]
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -33,7 +27,7 @@ def run_workers(folder: Path, n_workers: int) -> None:
         RuntimeError: A worker ended badly; the others finished their work.
     """
     threads = max(1, (os.cpu_count() or 1) // n_workers)
-    processes = [subprocess.Popen(worker_command(folder), env=worker_environment(threads)) for _ in range(n_workers)]
+    processes = [subprocess.Popen(Request(folder).command, env=worker_environment(threads)) for _ in range(n_workers)]
     try:
         codes = [process.wait() for process in processes]
     except BaseException:
@@ -78,10 +72,12 @@ def submit(request: Request) -> list[str]:
     return jobs
 
 
-def cancel(jobs: Sequence[str]) -> None:
+def cancel(jobs: Sequence[str]) -> list[str]:
     """Ask workers of this machine to stop."""
-    for job, _, _ in states(jobs):
+    there = [job for job, _, _ in states(jobs)]
+    for job in there:
         os.kill(int(job.rsplit("-", 2)[1]), signal.SIGTERM)
+    return there
 
 
 def states(jobs: Sequence[str]) -> list[tuple[str, str, str]]:

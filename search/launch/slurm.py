@@ -85,10 +85,13 @@ def submit(request: Request) -> list[str]:
     raise InputError("Slurm gives no answer; see `sinfo`, then submit again")
 
 
-def cancel(jobs: Sequence[str]) -> None:
+def cancel(jobs: Sequence[str]) -> list[str]:
     """Cancel jobs; their workers are told, and have the site's `KillWait` to write a checkpoint."""
-    if jobs:
-        _ask("scancel", *jobs)
+    in_queue = {job.partition("_")[0] for job, _, _ in states(jobs)}
+    there = [job for job in jobs if job in in_queue]
+    if there:
+        _ask("scancel", *there)
+    return there
 
 
 def states(jobs: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from genenet.errors import InputError
 from genenet.folder import read_json
 from genenet.genes import UNet
 from search.study import Study
-from search.trial import Trial
+from search.trial import Trial, counts
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def read_results(study: Study) -> Results:
         try:
             described = trial.describe(study.lease_s)
             state, reason = described["state"], described["reason"]
-            n_drawn += state != "rejected" and not trial.state.get("enqueued")
+            n_drawn += counts(trial.state)
             if state == "done":
                 finished.append(_read_finished(trial))
         except (InputError, KeyError, TypeError, ValueError) as error:
