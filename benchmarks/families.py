@@ -110,7 +110,7 @@ def run(studies: dict[str, Study]) -> None:
 
 def with_budget(study: Study, n_trials: int) -> None:
     """Work until so many networks were drawn."""
-    study.n_trials = n_trials
+    study.extend(n_trials=n_trials)
     study.run()
 
 

@@ -13,13 +13,11 @@ import pydantic
 from genenet.classes import PALETTE, SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import read_yaml
+from genenet.holding import in_memory, mapped
 from genenet.label_table import UNLABELLED, LabelTable
 from genenet.normalization import Normalization, fit_normalization
 from genenet.volume import Volume, open_volume
 from genenet.wording import known_instead
-
-# Volumes up to this many bytes are held in memory while training; larger ones are read piece by piece.
-IN_MEMORY_BYTES = 2 * 2**30
 
 Range = Annotated[list[int], pydantic.Field(min_length=2, max_length=2)]
 
@@ -194,12 +192,14 @@ class Dataset:
         return fit_normalization([(part.image, part.box) for part in self.training])
 
     @classmethod
-    def open(cls, source: "str | Path | dict[str, Any] | Dataset") -> "Dataset":
+    def open(cls, source: "str | Path | dict[str, Any] | Dataset", *, shared: Path | None = None) -> "Dataset":
         """Open a data file, and check that it can be learned from.
 
         Args:
             source: The path of a `data.yaml`, or its content as a dictionary; paths in it are relative to the file,
                 or to the working folder.
+            shared: A folder in which volumes are put as plain arrays, for all processes that open them there to share;
+                if left out, this process reads small ones into its own memory.
 
         Raises:
             InputError: An unknown key, a missing file, shapes that differ, a label value that no class has, or a
@@ -215,10 +215,10 @@ class Dataset:
             settings = DataFile.model_validate(content)
         except pydantic.ValidationError as error:
             raise InputError(f"{name}: {explain(error)}") from None
-        return _open(settings, folder, name)
+        return _open(settings, folder, name, in_memory if shared is None else lambda volume: mapped(volume, shared))
 
 
-def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
+def _open(settings: DataFile, folder: Path, name: str, hold: Callable[[Volume], Volume]) -> Dataset:
     classes = tuple(
         SegmentationClass(entry.value, entry.name, entry.color or PALETTE[index % len(PALETTE)])
         for index, entry in enumerate(settings.classes)
@@ -232,7 +232,7 @@ def _open(settings: DataFile, folder: Path, name: str) -> Dataset:
     for which in ("training", "validation"):
         entry = getattr(settings, which)
         entries = entry if isinstance(entry, list) else [entry]
-        parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", table, volumes) for e in entries)
+        parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", table, volumes, hold) for e in entries)
     _refuse_overlap(parts["training"], parts["validation"], name)
     channels = {part.image.n_channels for which in parts.values() for part in which}
     if len(channels) > 1:
@@ -306,6 +306,7 @@ def _part(
     where: str,
     table: LabelTable,
     volumes: dict[str, Volume],
+    hold: Callable[[Volume], Volume],
 ) -> Part:
     found = []
     for key in ("image", "labels"):
@@ -314,7 +315,7 @@ def _part(
             raise InputError(f"{where}: there is no `{key}`; name it there or at the top")
         path = _resolve(path, folder)
         if path not in volumes:
-            volumes[path] = in_memory(open_volume(path))
+            volumes[path] = hold(open_volume(path))
         found.append(volumes[path])
     image, labels = found
     if labels.dtype.kind not in "ui" and labels.dtype.kind != "b":
@@ -328,17 +329,6 @@ def _part(
             raise InputError(f"{where}: `{axis}: [{first}, {end}]` must lie within [0, {size}] and not be empty")
         box.append(slice(first, end))
     return Part(image, labels, tuple(box), table)  # type: ignore[arg-type]
-
-
-def in_memory(volume: Volume, limit: int = IN_MEMORY_BYTES) -> Volume:
-    """The volume read whole where it is small, itself where it is not."""
-    n_bytes = int(np.prod(volume.shape)) * volume.dtype.itemsize
-    if n_bytes > limit:
-        return volume
-    z, y, x = volume.shape[:3]
-    array = volume.read((slice(0, z), slice(0, y), slice(0, x)))
-    loaded = open_volume(np.ascontiguousarray(array), name=volume.name)
-    return dataclasses.replace(loaded, voxel_size_nm=volume.voxel_size_nm)
 
 
 def resolve_data(source: str | Path | dict[str, Any]) -> dict[str, Any]:

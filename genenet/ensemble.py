@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ class CurvePoint:
         added: The folder of the network added last.
         alone: That network's own validation adjusted Rand score.
         adjusted_rand, mean_iou, accuracy: Of the ensemble.
+        ambiguity: The mean square of what its members say otherwise than it does, summed over classes (Krogh & Vedelsby
+            1995): 0 if they agree. The ensemble's squared error is less than its members' by as much.
     """
 
     n_members: int
@@ -47,6 +50,7 @@ class CurvePoint:
     adjusted_rand: float
     mean_iou: float
     accuracy: float
+    ambiguity: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Ensemble:
             vote = bool(entry["vote"])
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / MEMBERS} is damaged: {error!r}") from None
-        return cls(members, vote, _read_curve(folder / CURVE))
+        return cls(members, vote, read_curve(folder / CURVE))
 
 
 def _ranked(networks: Sequence[Network]) -> list[Network]:
@@ -215,14 +219,20 @@ def _joined(folder: Path, relative: str) -> Path:
     return Path(os.path.normpath(folder / relative))
 
 
-def _read_curve(path: Path) -> tuple[CurvePoint, ...]:
+def read_curve(path: Path) -> tuple[CurvePoint, ...]:
+    """What a curve.csv says; nothing where there is none.
+
+    Raises:
+        KeyError, ValueError: It is damaged.
+    """
     if not path.exists():
         return ()
     header, *rows = path.read_text(encoding="utf-8").strip().split("\n")
     points = []
     for row in rows:
         entry = dict(zip(header.split(","), row.split(","), strict=True))
-        numbers = {name: float(entry[name]) for name in ("alone", "adjusted_rand", "mean_iou", "accuracy")}
+        names = ("alone", "adjusted_rand", "mean_iou", "accuracy", "ambiguity")
+        numbers = {name: float(entry[name]) for name in names if name in entry}
         points.append(CurvePoint(int(entry["n_members"]), str(_joined(path.parent, entry["added"])), **numbers))
     return tuple(points)
 
@@ -241,20 +251,39 @@ def _curve(
             np.memmap(Path(folder) / str(i), np.float32, "w+", shape=(*part.shape, data.n_classes))
             for i, part in enumerate(data.validation)
         ]
+        square = 0.0  # over members so far: their ambiguity is the mean square less the square of the mean
+        n_voxels = sum(math.prod(part.shape) for part in data.validation)
         for n_members, network in enumerate(ranked, 1):
             predictor = MeanPredictor((network.predictor(precision),))
             table = np.zeros((data.n_classes, data.n_classes), np.int64)
+            square_of_mean = 0.0
             for part, total in zip(data.validation, sums, strict=True):
                 for box, answer in predict_part(predictor, part):
-                    total[box] += as_votes(answer) if vote else answer
+                    said = as_votes(answer) if vote else answer
+                    total[box] += said
+                    square += _sum_of_squares(said)
+                    square_of_mean += _sum_of_squares(total[box]) / n_members**2
                     table += count_box(part, box, total[box])
             found = scores(table)
             alone = network.scores["adjusted_rand"]
-            point = CurvePoint(
-                n_members, str(network.folder), alone, found.adjusted_rand, found.mean_iou, found.accuracy
+            ambiguity = max(square / n_members - square_of_mean, 0.0) / n_voxels
+            curve.append(
+                CurvePoint(
+                    n_members,
+                    str(network.folder),
+                    alone,
+                    found.adjusted_rand,
+                    found.mean_iou,
+                    found.accuracy,
+                    ambiguity,
+                )
             )
-            curve.append(point)
             if progress is not None:
                 progress(n_members, len(ranked))
         del sums
     return curve
+
+
+def _sum_of_squares(values: np.ndarray) -> float:
+    flat = np.ascontiguousarray(values).reshape(-1)
+    return float(np.dot(flat, flat))

@@ -15,7 +15,7 @@ import numpy as np
 from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
-from genenet.errors import InputError
+from genenet.errors import InputError, TrainingError
 from genenet.folder import partial_path, read_json, remove, write_json, write_text
 from genenet.genes import NetworkRoot
 from genenet.interrupts import Stopped, interrupts_between_steps
@@ -27,18 +27,6 @@ from genenet.settings import TrainingSettings
 from genenet.windows import Batch, TrainingWindows, prefetch
 
 CHECKPOINT = "checkpoint.json"
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on.
-
-    Attributes:
-        reason: `nan` or `memory`.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)

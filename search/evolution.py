@@ -8,6 +8,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from search.distributions import holds
 from search.moves import Mutation
 
 
@@ -62,7 +63,7 @@ class EvolutionSampler(BaseSampler):
         if trial._trial_id not in self._parents:
             self._parents = {trial._trial_id: self._choose(study)}
         parent = self._parents[trial._trial_id]
-        if param_name not in parent or not _contains(param_distribution, parent[param_name]):
+        if param_name not in parent or not holds(param_distribution, parent[param_name]):
             return self._random.sample_independent(study, trial, param_name, param_distribution)
         path = param_name.partition("@")[2]
         depth = path.count("/") + 1 if path else 0
@@ -122,11 +123,3 @@ def _on_grid(value: float, distribution: FloatDistribution | IntDistribution) ->
         value = distribution.low + step * n_steps
     value = min(max(value, distribution.low), distribution.high)
     return round(value) if isinstance(distribution, IntDistribution) else float(value)
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value of another trial may be given here; the ranges may differ from tree to tree."""
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (TypeError, ValueError):
-        return False

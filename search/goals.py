@@ -1,20 +1,32 @@
 """What a search is after: scores that should be high, costs that should be low."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from genenet.errors import InputError
 from genenet.genes import NetworkRoot
 from genenet.wording import known_instead
 
-# By name: whether more is better. The first three come from the validation part, the others from the blueprint alone.
+LATENCY, ENSEMBLE_AWARE = "latency_s_per_megavoxel", "ensemble_aware"
+
+# By name: whether more is better. The first three come from the validation part; latency is measured on it, on the
+# worker's machine; an ensemble-aware score has on top what the network adds to the study's ensemble
+# (`search/contribution.py`). The others come from the blueprint alone.
 DIRECTIONS = {
     "adjusted_rand": "maximize",
     "mean_iou": "maximize",
     "accuracy": "maximize",
+    ENSEMBLE_AWARE: "maximize",
+    LATENCY: "minimize",
     "n_parameters": "minimize",
     "n_multiply_adds_per_voxel": "minimize",
     "training_bytes": "minimize",
 }
+
+# Known only of networks that were trained for them.
+MEASURED = (LATENCY, ENSEMBLE_AWARE)
 
 
 def check(objectives: tuple[str, ...]) -> None:
@@ -28,6 +40,23 @@ def check(objectives: tuple[str, ...]) -> None:
             raise InputError(f"there is no objective `{name}`; {known_instead(name, DIRECTIONS)}")
     if not objectives or len(set(objectives)) < len(objectives):
         raise InputError(f"a study needs objectives, each once, but got {list(objectives)}")
+
+
+def front(rows: Sequence[Sequence[float]], objectives: Sequence[str]) -> list[int]:
+    """Which of some networks no other one beats in all objectives: the Pareto front, in the order of the first one.
+
+    Args:
+        rows: The objectives' values by network.
+        objectives: Names.
+
+    >>> front([(0.7, 10), (0.8, 30), (0.6, 20), (0.8, 40)], ["adjusted_rand", "n_parameters"])
+    [1, 0]
+    """
+    signs = [1 if DIRECTIONS[name] == "maximize" else -1 for name in objectives]
+    worth = np.array([[sign * value for sign, value in zip(signs, row, strict=True)] for row in rows])
+    worth = worth.reshape(len(rows), len(objectives))
+    beaten = [bool(((worth >= mine).all(1) & (worth > mine).any(1)).any()) for mine in worth]
+    return sorted((place for place, lost in enumerate(beaten) if not lost), key=lambda place: -worth[place][0])
 
 
 def values(objectives: tuple[str, ...], found: dict[str, Any], net: NetworkRoot, batch_size: int) -> list[float]:

@@ -9,6 +9,7 @@ workers have the same attempt, and an attempt has one end: whoever takes over fi
 comes back to life afterwards cannot end it as done. Time is the file server's, by which alone heartbeats are compared.
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -159,6 +160,16 @@ class Attempt:
             return int(read_json(self.work / "checkpoint.json")["step"])
         except (InputError, KeyError):
             return None
+
+    @property
+    def worked_s(self) -> float:
+        """Seconds from its beginning to its end, or to its last sign of life; clocks may differ by more than it is."""
+        ending = self.ending
+        knows = ending is not None and ending["how"] != "lost"  # who ended it as lost did so long afterwards
+        with contextlib.suppress(FileNotFoundError):
+            last = (self.end_path if knows else self.path).stat().st_mtime
+            return max(last - float(self.worker.get("time", last)), 0.0)
+        return 0.0
 
     def end(self, how: str, **details: Any) -> bool:
         """Say how it ended; False where somebody else did before."""

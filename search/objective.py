@@ -2,15 +2,23 @@
 
 import dataclasses
 import logging
+import math
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from genenet.blocks import MeanPredictor
+from genenet.dataset import Dataset
 from genenet.network import Network
 from genenet.seeds import derived_seed
 from genenet.train import Record, Watcher, train_network
+from search.contribution import contribution
+from search.early_stopping import Comparison
+from search.goals import ENSEMBLE_AWARE, LATENCY
 from search.study import Study
 from search.trial import Trial
 
@@ -21,8 +29,15 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
     """Train a trial; it continues where a killed process left it.
 
     Returns:
-        Validation scores of the best weights, steps and training seconds, for state.json.
+        Validation scores of the best weights, steps and training seconds, and what else the study's objectives need.
+
+    Raises:
+        StoppedEarly: Others were better after as much training.
     """
+    comparison = None
+    if study.asked.early_stopping is not None:
+        drawn = not trial.state.get("enqueued")
+        comparison = Comparison(study.optuna_study, trial.number, study.training, may_stop=drawn)
 
     def watch(step: int, seconds: float, record: Record | None) -> None:
         if record is None:
@@ -36,11 +51,37 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
             record.loss,
             seconds,
         )
+        if comparison is not None:
+            with study.lock:  # as everything that writes to the storage
+                study.refresh()
+                comparison.report(step, seconds, record.adjusted_rand)
 
     work = trial.attempts[-1].work
     keras.backend.clear_session()  # what the trial before left behind
     network = _train(study, trial, work / "network", work, watch)
-    return {**network.scores, "steps": network.details["steps"], "seconds": network.details["seconds"]}
+    found = {**network.scores, "steps": network.details["steps"], "seconds": network.details["seconds"]}
+    if LATENCY in study.asked.objectives:
+        found[LATENCY] = seconds_per_megavoxel(network, study.data)
+    if ENSEMBLE_AWARE in study.asked.objectives:
+        found |= contribution(study, trial, network, work)
+    if trial.ran_out_of_memory:
+        found["reason"] = "trained with half the batch, since memory ran out"
+    return found
+
+
+def seconds_per_megavoxel(network: Network, data: Dataset, n_rounds: int = 5) -> float:
+    """How long a network takes for a million voxels, by the median of some blocks of the validation part."""
+    predictor, part = MeanPredictor((network.predictor(),)), data.validation[0]
+    core = predictor.choose_core(part.shape)
+    fits = predictor.fits(core)
+    images = predictor.read(part.read_image, (0, 0, 0), fits)
+    predictor.predict(images, fits)  # traces graphs
+    found = []
+    for _ in range(n_rounds):
+        started = time.perf_counter()
+        predictor.predict(images, fits)
+        found.append(time.perf_counter() - started)
+    return 1e6 * statistics.median(found) / math.prod(core)
 
 
 def replay(study: Study, trial: Trial, folder: Path, watch: Watcher | None = None) -> Network:
@@ -69,7 +110,7 @@ def _train(study: Study, trial: Trial, folder: Path, work: Path | None, watch: W
         study.data,
         folder,
         training,
-        seed=derived_seed(study.seed, "training", trial.number),
+        seed=derived_seed(study.asked.seed, "training", trial.number),
         work=work,
         watch=watch,
     )

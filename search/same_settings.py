@@ -5,6 +5,9 @@ from typing import Any
 
 from genenet.errors import InputError
 
+# What may change while a study goes on, or is only recorded.
+FREE = ("n_trials", "trial_hours", "total_hours", "lease_s", "storage", "storage_name", "versions", "checksums")
+
 
 def as_yaml(value: Any) -> Any:
     """What YAML gives back: tuples become lists."""
@@ -19,14 +22,20 @@ def refuse_other_settings(old: Any, new: dict[str, Any], folder: Path) -> None:
     Raises:
         InputError: Names the setting and both values.
     """
-    free = ("n_trials", "lease_s", "versions")
-    kept = {key: value for key, value in old.items() if key not in free} if isinstance(old, dict) else old
-    found = _difference(kept, {key: value for key, value in new.items() if key not in free})
+    kept, asked = _bound(old), _bound(new)
+    found = _difference(kept, asked)
     if found:
         raise InputError(
             f"{folder} holds a study made by other settings: {found}; "
             "choose another folder, or continue it with `genenet search run`"
         )
+
+
+def _bound(content: Any) -> Any:
+    """Without what may change while a study goes on, and what was not asked for."""
+    if not isinstance(content, dict):
+        return content
+    return {key: value for key, value in content.items() if key not in FREE and value not in (None, [])}
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:

@@ -17,24 +17,31 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from genenet.errors import InputError
 from genenet.seeds import derived_seed
 from search.evolution import EvolutionSampler
+from search.sobol import SobolSampler
 from search.space import Choice, Domain, Draw, Whole
 
 
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
+def _random(seed: int, number: int) -> BaseSampler:
+    return RandomSampler(seed=derived_seed(seed, number))
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _tpe(seed: int, number: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+        return TPESampler(seed=derived_seed(seed, number), multivariate=True, group=True, constant_liar=True)
 
 
-def _evolution(seed: int) -> BaseSampler:
-    return EvolutionSampler(seed)
+def _evolution(seed: int, number: int) -> BaseSampler:
+    return EvolutionSampler(derived_seed(seed, number))
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"random": _random, "tpe": _tpe, "evolution": _evolution}
+# By name, from the study's seed and the trial's number.
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+    "random": _random,
+    "sobol": SobolSampler,
+    "tpe": _tpe,
+    "evolution": _evolution,
+}
 
 
 class SeededSampler(BaseSampler):
@@ -52,11 +59,11 @@ class SeededSampler(BaseSampler):
         if name not in SAMPLERS:
             raise InputError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but got {name!r}")
         self._make, self._seed = SAMPLERS[name], seed
-        self._number, self._sampler = -1, SAMPLERS[name](0)
+        self._number, self._sampler = -1, SAMPLERS[name](seed, 0)
 
     def _for(self, trial: FrozenTrial) -> BaseSampler:
         if trial.number != self._number:
-            self._number, self._sampler = trial.number, self._make(derived_seed(self._seed, trial.number))
+            self._number, self._sampler = trial.number, self._make(self._seed, trial.number)
         return self._sampler
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

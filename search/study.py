@@ -9,19 +9,16 @@ ensemble/           members.json, curve.csv
 """
 
 import dataclasses
-import importlib.metadata
 import logging
+import secrets
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 
-import genenet
 from genenet.dataset import Dataset, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_yaml, write_text, write_yaml
@@ -30,18 +27,19 @@ from genenet.network import Network
 from genenet.settings import TrainingSettings
 from genenet.wording import plural
 from search import goals
+from search.early_stopping import make_pruner
+from search.provenance import checksums, provenance
 from search.same_settings import as_yaml, refuse_other_settings
-from search.samplers import SAMPLERS, SeededSampler
-from search.space import Limits, Space
+from search.samplers import SeededSampler
+from search.settings import SearchSettings, settings_from
+from search.space import Space
+from search.storage import JOURNAL, mend, open_storage
 from search.trial import Trial, counts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 logger = logging.getLogger(__name__)
-
-# A worker on another machine is taken for dead after so many seconds without a sign of life.
-LEASE_S = 180.0
 
 
 class Study:
@@ -61,22 +59,42 @@ class Study:
         self.folder = Path(folder)
         if not (self.folder / "study.yaml").exists():
             raise InputError(f"{self.folder} is not a study: it holds no study.yaml; `genenet search init` makes one")
-        self.settings = read_yaml(self.folder / "study.yaml")
+        self._read()
+        self._data: Dataset | None = None
+        self._settled_rows: dict[int, dict[str, Any]] = {}
+        self.lock = filelock.FileLock(self.folder / "lock")
+
+    def _read(self) -> None:
+        path = self.folder / "study.yaml"
+        before = getattr(self, "asked", None)
+        self._version = _version(path)
+        self.settings = read_yaml(path)
         try:
-            self.seed = int(self.settings["seed"])
-            self.n_trials = int(self.settings["n_trials"])
-            self.sampler = str(self.settings["sampler"])
-            self.limits = Limits(**self.settings["limits"])
-            self.lease_s = float(self.settings.get("lease_s", LEASE_S))
-            self.objectives = tuple(self.settings.get("objectives", ["adjusted_rand"]))
+            self.asked = SearchSettings.from_dict(self.settings)
             self.space = Space.from_dict(self.settings["space"])
             self.training = TrainingSettings.from_dict(self.settings["training"], "study.yaml: training")
         except (KeyError, TypeError) as error:
-            raise InputError(f"{self.folder / 'study.yaml'} is damaged: {error!r}") from None
-        self._data: Dataset | None = None
-        self._optuna: optuna.Study | None = None
-        self._settled_rows: dict[int, dict[str, Any]] = {}
-        self.lock = filelock.FileLock(self.folder / "lock")
+            raise InputError(f"{path} is damaged: {error!r}") from None
+        if before is None or before.storage != self.asked.storage:
+            self._optuna: optuna.Study | None = None
+
+    def refresh(self) -> None:
+        """Notice what others may have changed: the budget, where Optuna's storage is, half a line in it."""
+        mend(self.folder)
+        if _version(self.folder / "study.yaml") != self._version:
+            self._read()
+
+    def change(self, **values: Any) -> None:
+        """Change what study.yaml says; for holders of the lock.
+
+        Raises:
+            InputError: A value that cannot be.
+        """
+        content = {**read_yaml(self.folder / "study.yaml"), **as_yaml(values)}
+        content = {key: value for key, value in content.items() if value is not None or key == "n_trials"}
+        SearchSettings.from_dict(content)
+        write_yaml(self.folder / "study.yaml", content)
+        self._read()
 
     @classmethod
     def create(
@@ -87,13 +105,9 @@ class Study:
         data: str | Path | dict[str, Any],
         steps: int | None = None,
         training: TrainingSettings | None = None,
-        n_trials: int = 20,
-        sampler: str = "random",
-        seed: int = 0,
-        limits: Limits | None = None,
-        objectives: Sequence[str] = ("adjusted_rand",),
         baseline: NetworkRoot | bool = True,
-        lease_s: float = LEASE_S,
+        warm_start: "Sequence[Path | str | Study]" = (),
+        **asked: Any,
     ) -> "Study":
         """Make a study's folder; the same call again opens it.
 
@@ -103,29 +117,19 @@ class Study:
             data: A `data.yaml`, or its content.
             steps: Optimizer steps per trial; short for `training`.
             training: How each network is trained.
-            n_trials: Networks to draw from the space; the baseline comes on top.
-            sampler: `random`, `tpe` or `evolution`.
-            seed: Of every draw, weight and window.
-            limits: What a network may cost.
-            objectives: What the sampler learns from, the most important first: `adjusted_rand`, `mean_iou`, `accuracy`,
-                and, the less the better, `n_parameters`, `n_multiply_adds_per_voxel`, `training_bytes`.
             baseline: A blueprint to be trained first, under the same budget; True for the original U-Net with same
                 padding, so that it learns from windows as large as the space's base.
-            lease_s: A worker on another machine that gives no sign of life for so many seconds is taken for dead.
+            warm_start: Earlier studies: samplers know the networks of theirs that lie in this space.
+            **asked: Budget, sampler, objectives and more: what `search.settings.SearchSettings` has.
 
         Raises:
             InputError: The folder holds a study made by other settings, or the data cannot be used.
         """
+        settings = settings_from(asked)
         training = training or TrainingSettings()
         if steps is not None:
             training = dataclasses.replace(training, steps=steps)
-        if not lease_s > 0:
-            raise InputError(f"`lease_s` must be positive, but got {lease_s}")
-        if n_trials < 0:
-            raise InputError(f"`n_trials` must be at least 0, but got {n_trials}")
-        goals.check(tuple(objectives))
-        if sampler not in SAMPLERS:
-            raise InputError(f"`sampler` must be one of {', '.join(SAMPLERS)}, but got {sampler!r}")
+        training = settings.fitted(training)
         opened = Dataset.open(data)
         base = space.base
         if (base.n_classes, base.n_channels) != (opened.n_classes, opened.n_channels):
@@ -136,36 +140,47 @@ class Study:
         if baseline is True:
             window = base.window_shape().output[-1]
             baseline = UNet(base.n_classes, base.n_channels, padding="same", window_size=max(window, 16))
-        settings = {
+        content = {
             "study": 1,
             "data": resolve_data(data),
             "fingerprint": opened.fingerprint,
             "space": space.to_dict(),
             "training": training.to_dict(),
-            "n_trials": n_trials,
-            "sampler": sampler,
-            "seed": seed,
-            "limits": dataclasses.asdict(limits or Limits()),
-            "objectives": list(objectives),
-            "lease_s": float(lease_s),
+            **settings.to_dict(),
             "baseline": baseline.to_dict() if isinstance(baseline, NetworkRoot) else None,
-            "versions": {
-                "genenet": genenet.__version__,
-                **{name: importlib.metadata.version(name) for name in ("keras", "optuna", "numpy")},
-            },
+            "warm_start": [str(cls.open(earlier).folder.absolute()) for earlier in warm_start],
         }
         folder = Path(folder)
         path = folder / "study.yaml"
-        settings = as_yaml(settings)
+        content = as_yaml(content)
         if path.exists():
-            refuse_other_settings(read_yaml(path), settings, folder)
-            return cls(folder)
-        (folder / "trials").mkdir(parents=True, exist_ok=True)
-        write_yaml(path, settings)
+            refuse_other_settings(read_yaml(path), content, folder)
+        else:
+            if settings.storage is not None:
+                open_storage(settings.storage, folder)  # while nothing is written
+            (folder / "trials").mkdir(parents=True, exist_ok=True)
+            recorded = {"checksums": checksums(content["data"]), "versions": provenance()}
+            write_yaml(path, {**content, "storage_name": _storage_name(folder), **recorded})
         study = cls(folder)
-        if isinstance(baseline, NetworkRoot):
-            study.enqueue(baseline, label="baseline")
+        study._prepare()
         return study
+
+    def _prepare(self) -> None:
+        """Put in the storage what the study begins with, as far as it is not there."""
+        from search.warm_start import trials_of
+
+        baseline = self.settings.get("baseline")
+        with self.lock:
+            known = [trial.user_attrs for trial in self.optuna_study.get_trials(deepcopy=False)]
+            if any("study" not in attrs for attrs in known):
+                return
+            learned = {(attrs["study"], attrs["trial"]) for attrs in known}
+            for folder in self.settings.get("warm_start", []):
+                found = trials_of(Study(folder), self)
+                new = [trial for trial in found if (folder, trial.user_attrs["trial"]) not in learned]
+                self.optuna_study.add_trials(new)
+            if baseline is not None:
+                self.optuna_study.enqueue_trial({}, user_attrs={"blueprint": baseline, "label": "baseline"})
 
     @classmethod
     def open(cls, folder: "str | Path | Study") -> "Study":
@@ -180,7 +195,8 @@ class Study:
             InputError: They are not what the study was made with.
         """
         if self._data is None:
-            self._data = Dataset.open(self.settings["data"])
+            with self.lock:  # the first one to open it puts it where all workers share it
+                self._data = Dataset.open(self.settings["data"], shared=self.folder / "data")
             if self._data.fingerprint != self.settings["fingerprint"]:
                 raise InputError(f"the data of {self.folder} changed since the study was made; start a new study")
         return self._data
@@ -204,16 +220,58 @@ class Study:
         """What the samplers learn from."""
         if self._optuna is None:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
-            storage = JournalStorage(JournalFileBackend(str(self.folder / "optuna.journal")))
-            sampler = SeededSampler(self.sampler, self.seed)
+            asked = self.asked
             self._optuna = optuna.create_study(
-                storage=storage,
-                study_name="genenet",
-                sampler=sampler,
-                directions=[StudyDirection[goals.DIRECTIONS[name].upper()] for name in self.objectives],
+                storage=open_storage(asked.storage, self.folder),
+                study_name=self.storage_name,
+                sampler=SeededSampler(asked.sampler, asked.seed),
+                pruner=make_pruner(asked.early_stopping),
+                directions=[StudyDirection[goals.DIRECTIONS[name].upper()] for name in asked.objectives],
                 load_if_exists=True,
             )
         return self._optuna
+
+    @property
+    def optuna_id(self) -> int:
+        """The number of the study in Optuna's storage."""
+        return int(self.optuna_study._study_id)
+
+    @property
+    def storage_name(self) -> str:
+        """By which Optuna's storage knows the study."""
+        return str(self.settings.get("storage_name", "genenet"))
+
+    def copy_storage(self, url: str | None) -> int:
+        """Copy what Optuna knows into another storage, and use that from now on; workers notice at their next trial.
+
+        Args:
+            url: Of a database; None for a file in the study's folder.
+
+        Returns:
+            How many trials were copied.
+
+        Raises:
+            InputError: It is there already, or the database cannot be used.
+        """
+        with self.lock:
+            self.refresh()
+            if url == self.asked.storage:
+                raise InputError(f"the storage of {self.folder} is there already")
+            target = open_storage(url, self.folder)
+            name = _storage_name(self.folder)
+            source = self.optuna_study
+            optuna.copy_study(
+                from_study_name=self.storage_name,
+                from_storage=open_storage(self.asked.storage, self.folder),
+                to_storage=target,
+                to_study_name=name,
+            )
+            n_trials = len(source.get_trials(deepcopy=False))
+            was_file = self.asked.storage is None
+            self.change(storage=url, storage_name=name)
+            if was_file:
+                (self.folder / JOURNAL).rename(self.folder / f"{JOURNAL}.old")
+        return n_trials
 
     def trials(self, without: Container[int] = ()) -> list[Trial]:
         """All trials, by number, except those of some numbers."""
@@ -222,9 +280,29 @@ class Study:
         return [trial for trial in found if (trial.folder / "state.json").exists()]
 
     def enqueue(self, blueprint: NetworkRoot, label: str = "") -> None:
-        """Have a blueprint of one's own tried next, on top of `n_trials`."""
+        """Have a blueprint of one's own tried next, on top of `n_trials`; it is never stopped early.
+
+        Raises:
+            InputError: It does not fit the data.
+        """
+        base = self.space.base
+        if (blueprint.n_classes, blueprint.n_channels) != (base.n_classes, base.n_channels):
+            raise InputError(
+                f"the blueprint is for {blueprint.n_classes} classes and {plural(blueprint.n_channels, 'channel')}, "
+                f"but {self.folder} is for {base.n_classes} and {base.n_channels}"
+            )
+        blueprint.window_shape()
         with self.lock:
-            self.optuna_study.enqueue_trial({}, user_attrs={"blueprint": blueprint.to_dict(), "label": label})
+            self.refresh()
+            attrs = {"blueprint": blueprint.to_dict(), "label": label}
+            self.optuna_study.enqueue_trial({}, user_attrs=attrs)
+
+    def begun(self) -> float | None:
+        """When the first trial began, in seconds since 1970; None where none did."""
+        for trial in self.trials():
+            for attempt in trial.attempts:
+                return float(attempt.worker["time"])
+        return None
 
     def n_drawn(self) -> int:
         """Trials that count towards the budget: drawn from the space and not rejected."""
@@ -240,19 +318,21 @@ class Study:
         from search.launch import run_workers
         from search.worker import work
 
-        if n_trials is not None and n_trials > self.n_trials:
-            self.extend(n_trials)
+        if n_trials is not None and self.asked.n_trials is not None and n_trials > self.asked.n_trials:
+            self.extend(n_trials=n_trials)
         if workers == 1:
             work(self)
         else:
             run_workers(self.folder, workers)
 
-    def extend(self, n_trials: int) -> None:
-        """Give the study a larger budget."""
+    def extend(self, **budget: float | None) -> None:
+        """Give the study another budget: `n_trials`, `trial_hours`, `total_hours`; workers notice at their next trial.
+
+        Raises:
+            InputError: A budget that cannot be.
+        """
         with self.lock:
-            self.settings = {**read_yaml(self.folder / "study.yaml"), "n_trials": n_trials}
-            write_yaml(self.folder / "study.yaml", self.settings)
-            self.n_trials = n_trials
+            self.change(**budget)
 
     def table(self) -> "pd.DataFrame":
         """All trials with their states, by number."""
@@ -265,7 +345,7 @@ class Study:
         found = dict(self._settled_rows)
         for trial in self.trials(without=self._settled_rows):
             settled = trial.is_settled  # before it is described: it may be settled in between
-            found[trial.number] = trial.describe(self.lease_s)
+            found[trial.number] = trial.describe(self.asked.lease_s)
             if settled:
                 self._settled_rows[trial.number] = found[trial.number]
         return [found[number] for number in sorted(found)]
@@ -276,7 +356,16 @@ class Study:
         if table.empty:
             return table
         done = table[table["state"] == "done"].sort_values("adjusted_rand", ascending=False, kind="stable")
-        return done.drop(columns=["state", "reason"]).reset_index(drop=True)
+        return done.drop(columns=["state", "reason", "place", "counts", "worked_s"]).reset_index(drop=True)
+
+    def pareto_front(self) -> "pd.DataFrame":
+        """Finished trials that no other one beats in all of the study's objectives, the best in the first one first."""
+        import pandas as pd
+
+        names = self.asked.objectives
+        done = [row for row in self.rows() if row["state"] == "done"]
+        front = goals.front([[row[name] for name in names] for row in done], names)
+        return pd.DataFrame([done[place] for place in front], columns=["trial", *names])
 
     def write_leaderboard(self) -> None:
         """Write leaderboard.csv."""
@@ -292,3 +381,14 @@ class Study:
                 except InputError as error:
                     logger.warning("trial %d is left out: %s", trial.number, error)
         return sorted(found, key=lambda network: -network.scores["adjusted_rand"])
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _storage_name(folder: Path) -> str:
+    """A name that no other study has in a database."""
+    return f"{folder.absolute().name}-{secrets.token_hex(4)}"

@@ -7,10 +7,12 @@
 | stopped | its worker was told to stop: preempted, out of time, Ctrl-C | another continues at its checkpoint |
 | lost | its worker gave no sign of life for too long | another continues; given up if it does not get on |
 | retried | its attempt failed in a way that may not come again | another begins anew; memory: with half the batch |
-| done, failed, pruned, rejected | settled | |
+| pruned | stopped early: others were better after as much training | |
+| done, failed, rejected | settled | |
 """
 
 import contextlib
+import csv
 import dataclasses
 import os
 import shutil
@@ -18,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from genenet.errors import InputError
 from genenet.folder import read_json, remove, write_json
 from genenet.genes import NetworkRoot, from_dict
 from genenet.network import Network
@@ -31,7 +34,21 @@ MAX_LOST = 3
 MAX_FAILED = 2
 
 # What state.json says of a blueprint, so that tables of thousands need not read these.
-FACTS = ("n_parameters", "lpes", "lpds")
+FACTS = ("n_parameters", "lpes", "lpds", "learning_rate", "window")
+
+# What it says of a network that was trained, where the study's objectives ask for it.
+EXTRAS = (
+    "latency_s_per_megavoxel",
+    "n_multiply_adds_per_voxel",
+    "training_bytes",
+    "ensemble_aware",
+    "ensemble_gain",
+    "ambiguity",
+)
+
+# What a trial's folder keeps of the attempt that settled it.
+PROBABILITIES = "validation.npz"
+KEPT = ("network", "history.csv", PROBABILITIES)
 
 SETTLED = ("done", "failed", "pruned", "rejected")
 
@@ -126,29 +143,63 @@ class Trial:
                 break
 
     def keep(self, attempt: Attempt) -> None:
-        """Put what an attempt that is done made in the trial's folder, and remove what all others left."""
-        for name in ("network", "history.csv"):
+        """Put what the last attempt made in the trial's folder, and remove what all left."""
+        for name in KEPT:
             if (attempt.work / name).exists() and not (self.folder / name).exists():
                 (attempt.work / name).rename(self.folder / name)
         for other in self.attempts:
             remove(other.work)
 
+    @property
+    def history(self) -> Path:
+        """Where its validations are written down, while it is trained and afterwards."""
+        kept = self.folder / "history.csv"
+        tried = self.attempts
+        return kept if kept.exists() or not tried else tried[-1].work / "history.csv"
+
+    def worked_s(self) -> float:
+        """How many seconds workers have spent on it, as far as signs of life tell."""
+        return round(sum(attempt.worked_s for attempt in self.attempts), 1)
+
     def describe(self, lease_s: float) -> dict[str, Any]:
-        """State and blueprint in one row, for tables."""
+        """State and blueprint in one row, for tables; of a training under way what is known of it."""
         state = self.state
-        facts = {**(facts_of(self.blueprint) if "n_parameters" not in state else {}), **state}
+        facts = {**({} if state.keys() >= set(FACTS) else facts_of(self.blueprint)), **state}
+        standing = self.standing(lease_s)
+        scores = state if standing in SETTLED else {**state, **self._progress()}
         return {
             "trial": self.number,
-            "state": self.standing(lease_s),
+            "counts": counts(state),
+            "state": standing,
             "label": state.get("label", ""),
-            "adjusted_rand": state.get("adjusted_rand"),
-            "mean_iou": state.get("mean_iou"),
-            "accuracy": state.get("accuracy"),
+            "adjusted_rand": scores.get("adjusted_rand"),
+            "mean_iou": scores.get("mean_iou"),
+            "accuracy": scores.get("accuracy"),
             **{name: facts[name] for name in FACTS},
-            "steps": state.get("steps"),
-            "seconds": state.get("seconds"),
+            **{name: state[name] for name in EXTRAS if name in state},
+            "steps": scores.get("steps"),
+            "seconds": scores.get("seconds"),
+            "worked_s": state["worked_s"] if "worked_s" in state else self.worked_s(),
+            "place": self._place() if standing == "running" else "",
             "reason": state.get("reason", ""),
         }
+
+    def _progress(self) -> dict[str, Any]:
+        """The last validation, with the best score so far."""
+        with contextlib.suppress(FileNotFoundError, KeyError, ValueError):
+            with self.history.open(encoding="utf-8", newline="") as stream:
+                rows = list(csv.DictReader(stream))
+            if rows:
+                best = max(rows, key=lambda row: float(row["adjusted_rand"]))
+                scores = {name: float(best[name]) for name in ("adjusted_rand", "mean_iou", "accuracy")}
+                return {**scores, "steps": int(rows[-1]["step"]), "seconds": float(rows[-1]["seconds"])}
+        return {}
+
+    def _place(self) -> str:
+        """Where it is worked on."""
+        worker = self.attempts[-1].worker
+        job = f" job {worker['job']}_{worker['task']}" if "job" in worker and "task" in worker else ""
+        return f"{worker['host']}{job}"
 
 
 def _link(source: str, target: str) -> None:
@@ -164,10 +215,15 @@ def _link(source: str, target: str) -> None:
 def facts_of(net: NetworkRoot) -> dict[str, Any]:
     """What tables show of a blueprint."""
     layers = net.layers_per_stack()
+    window = ""
+    with contextlib.suppress(InputError):
+        window = "x".join(map(str, net.window_shape().input))
     return {
         "n_parameters": net.n_parameters,
         "lpes": ",".join(map(str, layers.encode)),
         "lpds": ",".join(map(str, layers.decode)),
+        "learning_rate": float(f"{10**net.log10_learning_rate:.4g}"),
+        "window": window,
     }
 
 

@@ -1,17 +1,18 @@
 """Work on a study: take a trial, train it, take the next; any number of processes may do so, anywhere."""
 
 import contextlib
-import errno
 import logging
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from genenet.device import import_keras
-from genenet.errors import InputError
+from genenet.errors import InputError, TrainingError
 from genenet.interrupts import Stopped, stops_at_signals
-from search.dealer import Dealer
+from search.dealer import Dealer, is_full
+from search.early_stopping import StoppedEarly
 from search.lease import Lease, LeaseLost
 from search.study import Study
 from search.trial import Trial
@@ -30,17 +31,29 @@ SIGNALS = {
 }
 
 
-def run_worker(study: Study, objective: Objective | None = None) -> int:
+def run_worker(study: Study, objective: Objective | None = None, *, processes: int = 1) -> int:
     """`work`, as the process that a scheduler started: it stops at its signals, and goes back into its queue.
+
+    Args:
+        study: Which.
+        objective: As for `work`.
+        processes: Workers to run in the place of this one; they share its cores and its GPU.
+
+    Returns:
+        How many trials this process finished itself.
 
     Raises:
         Stopped: As `work`.
     """
+    from search.launch.local import run_workers
     from search.launch.slurm import requeue
 
     try:
         with stops_at_signals(SIGNALS) as check:
-            return work(study, objective, check)
+            if processes == 1:
+                return work(study, objective, check)
+            run_workers(study.folder, processes, check)
+            return 0
     except Stopped as stop:
         if stop.signal == signal.SIGUSR1:
             requeue()
@@ -97,18 +110,21 @@ def _run(dealer: Dealer, trial: Trial, lease: Lease, objective: Objective, check
         dealer.end(trial, lease, "stopped", reason=str(stop), step=lease.attempt.step)
         logger.info("trial %d stops: %s", trial.number, stop)
         raise
+    except StoppedEarly as early:
+        logger.info("trial %d is %s", trial.number, early)
+        return dealer.end(trial, lease, "pruned", reason=str(early), **early.details)
     except (KeyboardInterrupt, SystemExit):
         dealer.end(trial, lease, "stopped", reason="this worker was ended by hand", step=lease.attempt.step)
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             logger.warning("trial %d stops: the disk is full", trial.number)
             dealer.end(trial, lease, "stopped", reason="the disk was full", step=lease.attempt.step)
             return False
         how, details = _verdict(error)
         logger.warning("trial %d %s: %s", trial.number, how, details["reason"])
         if "cause" not in details:
-            with trial.log.open("a", encoding="utf-8") as stream:
+            with contextlib.suppress(OSError), trial.log.open("a", encoding="utf-8") as stream:
                 stream.write(traceback.format_exc())
         return dealer.end(trial, lease, how, **details)
     if not dealer.end(trial, lease, "done", **result):
@@ -122,21 +138,31 @@ def _verdict(error: Exception) -> tuple[str, dict[str, Any]]:
     """How an attempt that raised an error ends, and why."""
     if isinstance(error, InputError):
         return "failed", {"cause": "input", "reason": str(error)}
-    cause = getattr(error, "reason", None) if type(error).__name__ == "TrainingError" else None
+    cause = error.reason if isinstance(error, TrainingError) else None
     reason = f"{cause or type(error).__name__}: {' '.join(str(error).split())[:300]}"
     if cause is None:
         return "retried", {"reason": reason}
     return "failed" if cause == "nan" else "retried", {"cause": cause, "reason": reason}
 
 
+class _Log(logging.FileHandler):
+    """A log that is given up while its disk is full: what happens counts more than what is said of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing is said of an error of the disk."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def _logging_to(trial: Trial) -> Iterator[None]:
     """Copy what is logged to the trial's log.txt."""
-    handler = logging.FileHandler(trial.log, encoding="utf-8")
+    handler = _Log(trial.log, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()

@@ -24,6 +24,7 @@ from genenet.volume import open_volume
 VERBS = ["demo", "tree", "train", "evaluate", "ensemble", "segment", "prune", "export", "doctor", "data", "search"]
 VERBS += [f"data {verb}" for verb in ("info", "convert", "phantom", "fetch")]
 VERBS += [f"search {verb}" for verb in ("init", "run", "worker", "submit", "stop", "status", "report", "replay")]
+VERBS += [f"search {verb}" for verb in ("extend", "enqueue", "copy", "dashboard")]
 
 SMALL = ["--precision", "float32", "--set", "window_size=32", "--set", "n_scales=1", "--set", "n_features=4"]
 

@@ -7,8 +7,9 @@ import pytest
 
 import genenet as gn
 from genenet.augment import Augmentation
-from genenet.dataset import Dataset, in_memory, resolve_data
+from genenet.dataset import Dataset, resolve_data
 from genenet.folder import write_yaml
+from genenet.holding import in_memory
 from genenet.label_table import UNLABELLED, LabelTable
 from genenet.normalization import Normalization, fit_normalization
 from genenet.plan import WindowShape

@@ -1,6 +1,7 @@
 """Launchers: profiles, scripts, processes of this machine, and a study on a real Slurm where things go wrong."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,9 @@ from test_study import create
 
 from genenet.errors import InputError
 from genenet.folder import write_text, write_yaml
+from genenet.settings import TrainingSettings
 from search import launch
+from search.launch.local import worker_environment
 from search.launch.request import Profile, seconds
 
 # -- what is asked for ---
@@ -142,3 +145,20 @@ def test_local_workers_go_on_by_themselves_until_they_are_ended(data_file, tmp_p
     wait_for(lambda: not launch.states(study.folder))
     assert set(states_of(study)) <= {"done", "stopped", "rejected"}
     assert "no job of" in fine("search", "stop", study.folder)
+
+
+@pytest.mark.slow
+def test_workers_that_share_a_job_stop_together(data_file, tmp_path):
+    """As Slurm does it: one job, two workers in it, one signal."""
+    settings = TrainingSettings(steps=4, validate_every=2, checkpoint_every=2, precision="float32")
+    study = create(tmp_path / "study", data_file, n_trials=200, training=settings)
+    request = launch.Request(study.folder, 1, Profile(share=2, gpus="1"))
+    assert launch.preview("local", request).endswith(f"genenet search worker {study.folder} --processes 2")
+    job = subprocess.Popen(request.command, stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: states_of(study).count("done") >= 3)
+    job.terminate()
+    assert "this worker stops, its scheduler wants the place" in job.communicate(timeout=60)[0]
+    assert job.returncode == 0
+    assert set(states_of(study)) <= {"done", "stopped", "rejected"}
+    assert len({trial.attempts[-1].worker["pid"] for trial in study.trials() if trial.attempts}) == 2
+    assert worker_environment(1, share=4)["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.22"  # 0.9 / 4

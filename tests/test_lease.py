@@ -13,17 +13,19 @@ import time
 from pathlib import Path
 
 import pytest
+from databases import started
 from optuna.trial import TrialState
 from stub_worker import score
 from test_study import blueprints, create
 
+from genenet.errors import TrainingError
 from genenet.folder import read_json, write_json
 from genenet.interrupts import Stopped, stops_at_signals
 from genenet.settings import TrainingSettings
-from genenet.train import TrainingError
 from search import lease as leases
 from search.dealer import Dealer
 from search.lease import Attempt, Lease, LeaseLost, attempts, is_gone, server_time, this_worker
+from search.report import write_report
 from search.study import Study
 from search.worker import work
 
@@ -130,7 +132,7 @@ def test_a_worker_that_comes_back_to_life_changes_nothing(data_file, tmp_path):
     def sleep(study, trial, check):
         if trial.number == 0 and len(trial.attempts) == 1:
             put_to_sleep(trial)
-            assert trial.standing(study.lease_s) == "lost"
+            assert trial.standing(study.asked.lease_s) == "lost"
             work(Study.open(study.folder), score)
             return {**score(study, trial), "adjusted_rand": -1.0}
         return score(study, trial)
@@ -265,13 +267,61 @@ def test_a_full_disk_is_waited_for(data_file, tmp_path, monkeypatch):
     ] * 2
 
 
+@pytest.mark.slow
+def test_a_small_disk_fills_up_and_is_freed(data_file, tmp_path):
+    """On a real one: no trial is lost, and what was half-written is nowhere."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    workers = []
+    try:
+        study = create(disk / "study", data_file, n_trials=12)
+        command = [sys.executable, Path(__file__).parent / "filling_worker.py", study.folder]
+        workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        deadline = time.monotonic() + 60
+        while shutil.disk_usage(disk).free:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(3)
+        assert all(worker.poll() is None for worker in workers)  # they wait
+        (disk / "full").unlink()
+        said = [worker.communicate(timeout=120)[1] for worker in workers]
+        assert [worker.returncode for worker in workers] == [0, 0]
+        assert "the disk is full" in "".join(said)
+        table = study.table()
+        assert table["state"].tolist() == ["done"] * 12
+        assert [trial.value for trial in study.optuna_study.trials] == table["adjusted_rand"].tolist()
+        once = create(tmp_path / "once", data_file, n_trials=12)
+        work(once, score)
+        assert blueprints(study) == blueprints(once)
+        assert not list(disk.rglob("*.part*"))
+        write_report(study)
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
 # -- many workers, killed again and again ---
 
 
+@pytest.fixture(params=["file", "postgresql"])
+def storage(request):
+    """Where Optuna keeps a study: None for the file."""
+    if request.param == "file":
+        yield None
+    else:
+        with started(request.param) as database:
+            yield database.url
+
+
 @pytest.mark.slow
-def test_eight_workers_killed_every_moment(data_file, tmp_path):
+def test_eight_workers_killed_every_moment(storage, data_file, tmp_path):
     """No trial is lost, none is counted twice, and each has the result that it would have had."""
-    study = create(tmp_path / "study", data_file, n_trials=100)
+    study = create(tmp_path / "study", data_file, n_trials=100, storage=storage)
     once = create(tmp_path / "once", data_file, n_trials=100)
     work(once, score)
     rng, n_kills = random.Random(0), 0

@@ -278,6 +278,9 @@ def _break_journal(folder):
 
 
 def _break_blueprint(folder):
+    state = read_json(folder / "trials" / "0002" / "state.json")
+    state.pop("window", None)  # which is then read from the blueprint
+    write_json(folder / "trials" / "0002" / "state.json", state)
     write_text(folder / "trials" / "0002" / "blueprint.json", "{")
 
 
@@ -343,7 +346,7 @@ def test_a_new_study_has_a_report(tmp_path):
 
 def tried(number, score, label=""):
     trial = Trial(Path(f"trials/{number:04d}"))
-    return Finished(trial, label, score, 0.5, 1000, (2,), (2, 2), 0.001, (64, 64), 10, 5.0)
+    return Finished(trial, label, score, 0.5, 1000, (2,), (2, 2), 0.001, (64, 64), 10, 5.0, 1000.0, False)
 
 
 def results(scores, members=0, curve=(), baseline=None):

@@ -89,7 +89,7 @@ def at_work(study, host=None):
     found = []
 
     def look():
-        open_ones = [trial.attempts[-1] for trial in study.trials() if trial.standing(study.lease_s) == "running"]
+        open_ones = [trial.attempts[-1] for trial in study.trials() if trial.standing(study.asked.lease_s) == "running"]
         just_now = [attempt for attempt in open_ones if time.time() - attempt.worker["time"] < 0.7]
         found.extend(attempt for attempt in just_now if host in (None, attempt.worker["host"]))
         return found

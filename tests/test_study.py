@@ -143,7 +143,7 @@ def test_restarts_repeat_no_trial(sampler, data_file, tmp_path):
         study = Study.create(
             tmp_path / "parts", space(), data=data_file, baseline=False, seed=3, sampler=sampler, n_trials=4
         )
-        study.extend(budget)
+        study.extend(n_trials=budget)
         work(Study.open(tmp_path / "parts"), score)
     found = blueprints(Study.open(tmp_path / "parts"))
     assert found == blueprints(once)
@@ -307,7 +307,7 @@ def test_costs_may_be_objectives(sampler, data_file, tmp_path):
         expected = [entry.state["adjusted_rand"], entry.blueprint.cost().n_multiply_adds_per_voxel]
         assert trial.values == pytest.approx(expected)
     assert study.optuna_study.best_trials
-    assert Study.open(study.folder).objectives == options["objectives"]
+    assert Study.open(study.folder).asked.objectives == options["objectives"]
     with pytest.raises(gn.InputError, match="there is no objective `speed`"):
         create(tmp_path / "other", data_file, objectives=("speed",))
     with pytest.raises(gn.InputError, match="each once"):
@@ -338,7 +338,7 @@ def test_a_folder_made_by_other_settings_is_refused(data_file, data_settings, tm
         create(tmp_path / "study", data_file, steps=17)
     with pytest.raises(gn.InputError, match="is not a study"):
         Study.open(tmp_path)
-    with pytest.raises(gn.InputError, match="`sampler` must be one of random, tpe"):
+    with pytest.raises(gn.InputError, match="`sampler` must be one of random, sobol, tpe"):
         create(tmp_path / "other", data_file, sampler="magic")
     assert not (tmp_path / "other").exists()
     labels = np.load(data_settings["labels"])

@@ -13,10 +13,11 @@ import pytest
 
 import genenet as gn
 from genenet.device import dtype_policy
+from genenet.errors import TrainingError
 from genenet.learning_rate import learning_rate_schedule
 from genenet.saving import load_model, with_policy
 from genenet.settings import TrainingSettings, WindowSettings
-from genenet.train import TrainingError, train_network
+from genenet.train import train_network
 from genenet.windows import Batch
 
 

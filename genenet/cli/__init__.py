@@ -12,7 +12,7 @@ import typer
 
 from genenet.cli import data, demo, doctor, exporting, networks, pruning, searching, tree
 from genenet.cli.output import complain, log_to_stderr
-from genenet.errors import InputError
+from genenet.errors import InputError, TrainingError
 
 # What Typer makes of Ctrl-C, as shells do.
 STOPPED = 130
@@ -40,11 +40,6 @@ def _start() -> None:
     log_to_stderr()
 
 
-def _is_training_error(error: BaseException) -> bool:
-    """Without importing training, and so Keras, for every verb."""
-    return type(error).__name__ == "TrainingError"
-
-
 def main() -> None:
     """Run a verb, and turn what goes wrong into one line and an exit code."""
     try:
@@ -69,8 +64,6 @@ def main() -> None:
             f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another place, then again"
         )
         sys.exit(1)
-    except RuntimeError as error:
-        if not _is_training_error(error):
-            raise
+    except TrainingError as error:
         complain(str(error))
         sys.exit(1)

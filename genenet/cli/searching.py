@@ -1,37 +1,25 @@
 """`genenet search`: studies."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from genenet.cli import search_jobs, watching
 from genenet.cli.networks import Settings, training_settings
-from genenet.cli.options import AsJson, DryRun
-from genenet.cli.output import progress, say, say_json, table
+from genenet.cli.options import StudyFolder, TotalHours, TrialHours
+from genenet.cli.output import progress, say, table
+from genenet.cli.watching import COLUMNS
 from genenet.wording import plural
 
 app = typer.Typer(help="Search architectures: a study is a folder.", no_args_is_help=True)
+search_jobs.register(app)
+watching.register(app)
 
-StudyFolder = Annotated[Path, typer.Argument(help="The study's folder.")]
 # What `run --segment` writes into the study's folder, and what it is made of.
 SEGMENTATION, SEGMENTED = "segmentation.ome.zarr", "segmentation.json"
 
 DEFAULT_TRIALS = 20
-
-COLUMNS = {
-    "trial": "d",
-    "state": "",
-    "label": "",
-    "adjusted_rand": ".4f",
-    "mean_iou": ".4f",
-    "n_parameters": ",d",
-    "lpes": "",
-    "lpds": "",
-    "steps": "d",
-    "seconds": ".0f",
-    "reason": "",
-}
 
 
 @app.command()
@@ -39,12 +27,25 @@ def init(
     study: StudyFolder,
     data: Annotated[Path, typer.Option("--data", help="The data.yaml.")],
     space: Annotated[Path | None, typer.Option(help="A YAML file of ranges; a default space if left out.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Networks to draw; the baseline comes on top.")] = DEFAULT_TRIALS,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Networks to draw, the baseline on top; {DEFAULT_TRIALS}, or as hours allow."),
+    ] = None,
+    trial_hours: TrialHours = None,
+    total_hours: TotalHours = None,
+    fair: Annotated[str | None, typer.Option(help="Give all networks the same: steps, or time.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps per network.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Training time per network.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
     settings: Settings = None,
-    sampler: Annotated[str, typer.Option(help="random, tpe or evolution.")] = "random",
+    sampler: Annotated[str, typer.Option(help="random, sobol, tpe or evolution.")] = "random",
+    early_stopping: Annotated[
+        str | None, typer.Option(help="Stop what does badly: hyperband, successive_halving or median.")
+    ] = None,
+    warm_start: Annotated[
+        list[Path] | None, typer.Option(help="An earlier study that samplers learn from; may be repeated.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of a database; a file in the study if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
     window: Annotated[int, typer.Option(help="Side of the default space's windows, in voxels.")] = 192,
     max_parameters: Annotated[int | None, typer.Option(help="Draw again beyond this.")] = None,
@@ -80,14 +81,21 @@ def init(
         chosen,
         data=data,
         training=training_settings(settings, steps=steps, seconds=seconds, batch_size=batch_size),
-        n_trials=trials,
+        n_trials=trials or (None if trial_hours or total_hours else DEFAULT_TRIALS),
+        trial_hours=trial_hours,
+        total_hours=total_hours,
+        fair=fair,
         sampler=sampler,
+        early_stopping=early_stopping,
+        warm_start=warm_start or (),
+        storage=storage,
         seed=seed,
         limits=Limits(max_parameters, max_memory_gb, max_multiply_adds),
         objectives=tuple(objective or ("adjusted_rand",)),
         baseline=baseline,
     )
-    say(f"{made.folder} is a study of {plural(made.n_trials, 'network')}; `genenet search run {study}` works on it")
+    end = "as hours allow" if made.asked.n_trials is None else f"of {plural(made.asked.n_trials, 'network')}"
+    say(f"{made.folder} is a study {end}; `genenet search run {study}` works on it")
 
 
 @app.command()
@@ -184,96 +192,6 @@ def finish(opened: Any, image: str | None) -> None:
             write_json(note, made_of)
         say(f"wrote {output}")
     say(f"wrote {write_report(opened)}")
-
-
-@app.command()
-def worker(study: StudyFolder) -> None:
-    """Work on a study beside other workers, until its budget is done."""
-    from genenet.device import import_keras
-
-    import_keras()
-    from genenet.interrupts import Stopped
-    from search.study import Study
-    from search.worker import run_worker
-
-    try:
-        finished = run_worker(Study.open(study))
-    except Stopped as stop:
-        say(f"this worker stops, {stop}; its trial is free for others")
-        return
-    say(f"this worker finished {finished} trials of {study}")
-
-
-@app.command()
-def submit(
-    study: StudyFolder,
-    launcher: Annotated[str, typer.Option(help="slurm, or local for processes of this machine.")] = "slurm",
-    workers: Annotated[int, typer.Option(min=1, help="How many may work at once.")] = 1,
-    profile: Annotated[Path | None, typer.Option(help="A YAML file of the site's settings.")] = None,
-    partition: Annotated[str | None, typer.Option(help="Where jobs run.")] = None,
-    account: Annotated[str | None, typer.Option(help="Who pays.")] = None,
-    time: Annotated[str | None, typer.Option(help="How long a job may run: 24h, 90m.")] = None,
-    mem: Annotated[str | None, typer.Option(help="Memory of a worker: 32G.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="Cores of a worker.")] = None,
-    gpus: Annotated[str | None, typer.Option(help="GPUs of a worker: 1, or a100:1.")] = None,
-    spare: Annotated[int | None, typer.Option(min=0, help="Jobs that take the places of jobs that end.")] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Start workers as jobs of a cluster."""
-    import search.launch as launch
-    from search.study import Study
-
-    opened = Study.open(study)
-    needs = launch.read_profile(
-        profile, partition=partition, account=account, time=time, memory=mem, cpus=cpus, gpus=gpus, spare=spare
-    )
-    request = launch.Request(opened.folder, workers, needs)
-    if dry_run:
-        say(launch.preview(launcher, request).rstrip())
-        return
-    jobs = launch.submit(launcher, request)
-    say(f"submitted {plural(workers, 'worker')}: job {', '.join(jobs)}")
-    say(f"`genenet search status {study}` shows how they do, `genenet search stop {study}` ends them")
-
-
-@app.command()
-def stop(study: StudyFolder) -> None:
-    """End the jobs of a study; their workers leave checkpoints, from which others continue."""
-    import search.launch as launch
-    from search.study import Study
-
-    ended = launch.cancel(Study.open(study).folder)
-    say(f"ended job {', '.join(ended)}" if ended else f"no job of {study} is in a queue")
-
-
-@app.command()
-def status(
-    study: StudyFolder,
-    as_json: AsJson = False,
-    watch: Annotated[float | None, typer.Option(help="Show again every so many seconds.")] = None,
-) -> None:
-    """Show every trial, how it stands, and why it failed; and the jobs that are in a queue."""
-    import search.launch as launch
-    from search.study import Study
-
-    while True:
-        opened = Study.open(study)
-        rows = opened.rows()
-        counts: dict[str, int] = {}
-        for row in rows:
-            counts[row["state"]] = counts.get(row["state"], 0) + 1
-        jobs = [job._asdict() for job in launch.states(opened.folder)]
-        if as_json:
-            say_json({"jobs": jobs, "counts": counts, "n_trials": opened.n_trials, "trials": rows})
-        else:
-            say(table(rows, COLUMNS))
-            listed = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-            if jobs:
-                say("\n" + table(jobs, {"job": "", "state": "", "place": ""}))
-            say(f"\n{opened.n_drawn()} of {plural(opened.n_trials, 'network')} drawn; {listed or 'nothing yet'}")
-        if watch is None:
-            return
-        time.sleep(watch)
 
 
 @app.command()

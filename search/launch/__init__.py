@@ -15,31 +15,17 @@ import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json
 from genenet.wording import known_instead
 from search.launch.local import run_workers
-from search.launch.request import Profile, Request, read_profile
+from search.launch.request import JobState, Profile, Request, read_profile
 
 __all__ = ["JobState", "Profile", "Request", "cancel", "preview", "read_profile", "run_workers", "states", "submit"]
 
 LAUNCHERS = {"local": "search.launch.local", "slurm": "search.launch.slurm"}
-
-
-class JobState(NamedTuple):
-    """One line of a queue.
-
-    Attributes:
-        job: Its id.
-        state: In the launcher's words.
-        place: Where it runs, or why it does not.
-    """
-
-    job: str
-    state: str
-    place: str
 
 
 class Launcher(Protocol):
@@ -51,7 +37,7 @@ class Launcher(Protocol):
 
     def cancel(self, jobs: Sequence[str]) -> list[str]: ...
 
-    def states(self, jobs: Sequence[str]) -> list[tuple[str, str, str]]: ...
+    def states(self, jobs: Sequence[str]) -> list[JobState]: ...
 
 
 def launcher(name: str) -> Launcher:
@@ -100,4 +86,4 @@ def cancel(folder: Path) -> list[str]:
 
 def states(folder: Path) -> list[JobState]:
     """What became of the jobs of a study; those that are over are left out."""
-    return [JobState(*line) for name, jobs in _jobs(folder).items() for line in launcher(name).states(jobs)]
+    return [line for name, jobs in _jobs(folder).items() for line in launcher(name).states(jobs)]

@@ -1,41 +1,66 @@
 """Workers on this machine: in the foreground they share its cores; in the background each may have a GPU."""
 
+import math
 import os
 import platform
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from search.launch.request import Request
+from search.launch.request import JobState, Request
 from search.lease import started
 
 # -- in the foreground ---
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """The environment of a worker that may use so many threads, for every backend."""
+def n_cores() -> int:
+    """Cores that this process may use: a scheduler may have given it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_environment(threads: int, share: int = 1) -> dict[str, str]:
+    """The environment of a worker, for every backend.
+
+    Args:
+        threads: That it may use.
+        share: Workers that share a GPU: none of them takes all of its memory.
+    """
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "MKL_NUM_THREADS")
-    return {**os.environ, **{name: str(threads) for name in names}}
+    environment = {**os.environ, **{name: str(threads) for name in names}}
+    if share > 1:
+        fraction = math.floor(90 / share) / 100
+        environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{fraction:.2f}"}
+    return environment
 
 
-def run_workers(folder: Path, n_workers: int) -> None:
-    """Run several local workers to the end of the budget.
+def run_workers(folder: Path, n_workers: int, check: Callable[[], None] = lambda: None) -> None:
+    """Run several workers here to the end of the budget; they share this process's cores, and its GPU if it has one.
+
+    Args:
+        folder: The study's.
+        n_workers: How many.
+        check: Called now and then; what it raises ends the workers, which leave their trials to others.
 
     Raises:
         RuntimeError: A worker ended badly; the others finished their work.
     """
-    threads = max(1, (os.cpu_count() or 1) // n_workers)
-    processes = [subprocess.Popen(Request(folder).command, env=worker_environment(threads)) for _ in range(n_workers)]
+    environment = worker_environment(max(1, n_cores() // n_workers), n_workers)
+    command = Request(folder).command
+    processes = [subprocess.Popen(command, env=environment) for _ in range(n_workers)]
     try:
-        codes = [process.wait() for process in processes]
+        while any(process.poll() is None for process in processes):
+            check()
+            time.sleep(0.2)
     except BaseException:
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait()
         raise
+    codes = [process.returncode for process in processes]
     if any(codes):
         raise RuntimeError(f"workers ended with exit codes {codes}; `genenet search status {folder}` says more")
 
@@ -53,12 +78,14 @@ def preview(request: Request) -> str:
 
 def submit(request: Request) -> list[str]:
     """Start workers that outlive this process; `host:number` of each."""
-    threads = request.profile.cpus or max(1, (os.cpu_count() or 1) // request.n_workers)
+    threads = request.profile.cpus or max(1, n_cores() // request.n_workers)
+    n_gpus = _n_gpus(request)
+    per_gpu = 1 if not n_gpus else -(-request.n_workers // n_gpus)
     folder = request.folder / "jobs"
     folder.mkdir(exist_ok=True)
     jobs = []
     for place in range(request.n_workers):
-        environment = {**worker_environment(threads), **_gpu(request, place)}
+        environment = {**worker_environment(threads, per_gpu), **_gpu(request, place)}
         with (folder / "local.log").open("ab") as log:
             process = subprocess.Popen(
                 request.command,
@@ -74,23 +101,27 @@ def submit(request: Request) -> list[str]:
 
 def cancel(jobs: Sequence[str]) -> list[str]:
     """Ask workers of this machine to stop."""
-    there = [job for job, _, _ in states(jobs)]
+    there = [state.job for state in states(jobs)]
     for job in there:
         os.kill(int(job.rsplit("-", 2)[1]), signal.SIGTERM)
     return there
 
 
-def states(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
+def states(jobs: Sequence[str]) -> list[JobState]:
     """Those that run on this machine; what runs on others cannot be seen from here."""
     found = []
     for job in jobs:
         host, pid, begun = job.rsplit("-", 2)
         if host == platform.node() and str(started(int(pid))) == begun:
-            found.append((job, "RUNNING", host))
+            found.append(JobState(job, "RUNNING", host))
     return found
 
 
+def _n_gpus(request: Request) -> int:
+    return 0 if request.profile.gpus is None else int(request.profile.gpus.rpartition(":")[2])
+
+
 def _gpu(request: Request, place: int) -> dict[str, str]:
-    """Which GPU a worker may see: every worker has its own, as far as there are enough."""
-    gpus = request.profile.gpus
-    return {} if gpus is None else {"CUDA_VISIBLE_DEVICES": str(place % int(gpus.rpartition(":")[2]))}
+    """Which GPU a worker may see: its own as far as there are enough; several workers may have one in turns."""
+    n_gpus = _n_gpus(request)
+    return {"CUDA_VISIBLE_DEVICES": str(place % n_gpus)} if n_gpus else {}

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 
@@ -31,6 +31,7 @@ class Profile(pydantic.BaseModel):
         container: Put before the worker's command: `apptainer exec --nv genenet.sif`.
         python: By which a worker runs.
         spare: Jobs beyond the workers that may run at once: they take the places of jobs that end.
+        share: Workers within each job, which share its cores and its GPU: small networks leave most of it idle.
         notice_s: How long before its end a job is told of it, in seconds.
     """
 
@@ -48,7 +49,22 @@ class Profile(pydantic.BaseModel):
     container: str | None = None
     python: str = sys.executable
     spare: int = pydantic.Field(default=0, ge=0)
+    share: int = pydantic.Field(default=1, ge=1)
     notice_s: int = pydantic.Field(default=180, ge=0)
+
+
+class JobState(NamedTuple):
+    """One line of a queue.
+
+    Attributes:
+        job: Its id.
+        state: In the launcher's words.
+        place: Where it runs, or why it does not.
+    """
+
+    job: str
+    state: str
+    place: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +83,9 @@ class Request:
 
     @property
     def command(self) -> list[str]:
-        """One worker's."""
-        return [self.profile.python, "-m", "genenet", "search", "worker", str(self.folder.absolute())]
+        """One worker's, or that of some that share a job."""
+        share = [] if self.profile.share == 1 else ["--processes", str(self.profile.share)]
+        return [self.profile.python, "-m", "genenet", "search", "worker", str(self.folder.absolute()), *share]
 
 
 def read_profile(path: Path | None, **asked: Any) -> Profile:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from genenet.errors import InputError
 from genenet.folder import write_text
-from search.launch.request import Request
+from search.launch.request import JobState, Request
 
 logger = logging.getLogger("genenet")
 
@@ -87,24 +87,24 @@ def submit(request: Request) -> list[str]:
 
 def cancel(jobs: Sequence[str]) -> list[str]:
     """Cancel jobs; their workers are told, and have the site's `KillWait` to write a checkpoint."""
-    in_queue = {job.partition("_")[0] for job, _, _ in states(jobs)}
+    in_queue = {job.partition("_")[0] for job, *_ in states(jobs)}
     there = [job for job in jobs if job in in_queue]
     if there:
         _ask("scancel", *there)
     return there
 
 
-def states(jobs: Sequence[str]) -> list[tuple[str, str, str]]:
+def states(jobs: Sequence[str]) -> list[JobState]:
     """What `squeue` says, by element of an array; jobs that it does not name are over."""
     if not jobs or shutil.which("squeue") is None:
         return []
     # `--me`, not the ids: one that Slurm has forgotten would be an error for all.
     done = _ask("squeue", "--noheader", "--me", "--states=all", "--format=%i|%T|%R")
     if done is None or done.returncode:
-        return [(job, "UNKNOWN", "Slurm gives no answer") for job in jobs]
-    lines = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
+        return [JobState(job, "UNKNOWN", "Slurm gives no answer") for job in jobs]
+    lines = [JobState(*line.split("|", 2)) for line in done.stdout.splitlines() if line.count("|") >= 2]
     over = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY")
-    return [(job, state, place) for job, state, place in lines if job.partition("_")[0] in jobs and state not in over]
+    return [line for line in lines if line.job.partition("_")[0] in jobs and line.state not in over]
 
 
 def requeue() -> None:

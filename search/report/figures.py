@@ -40,19 +40,32 @@ def draw_scores(results: Results) -> Draw:
     return draw
 
 
+# What a cost is called on an axis.
+COSTS = {
+    "n_parameters": "parameters",
+    "n_multiply_adds_per_voxel": "multiply-adds per voxel",
+    "training_bytes": "bytes of a training step",
+    "latency_s_per_megavoxel": "seconds per million voxels",
+}
+
+
 def draw_sizes(results: Results) -> Draw:
-    """Score against number of parameters."""
+    """Score against number of parameters, or another cost with the Pareto front."""
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        _scatter(axes, results, {network.number: network.n_parameters for network in results.finished})
+        _scatter(axes, results, {network.number: network.cost for network in results.finished})
+        front = sorted((network.cost, network.adjusted_rand) for network in results.finished if network.on_front)
+        if front:
+            axes.plot(*zip(*front, strict=True), color=MUTED, linewidth=1.2, drawstyle="steps-post", zorder=2)
         low, high = axes.get_xlim()
         ticks = [tick for tick in log_ticks(low, high) if high / low < 100 or f"{tick:e}"[0] == "1"]
-        axes.set_xticks(ticks, [parameters(tick).replace(".0", "") for tick in ticks])
+        said = parameters if low >= 1 else "{:g}".format
+        axes.set_xticks(ticks, [said(tick).replace(".0", "") if low >= 1 else said(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.grid(axis="x")
-        axes.set_xlabel("parameters")
+        axes.set_xlabel(COSTS[results.cost])
 
     return draw
 

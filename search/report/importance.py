@@ -69,7 +69,8 @@ def read_values(study: Study) -> "pd.DataFrame":
     import pandas as pd
 
     trials = study.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    values = pd.DataFrame([{**_gather(trial.params), SCORE: trial.values[0]} for trial in trials if trial.params])
+    own = [trial for trial in trials if trial.params and "study" not in trial.user_attrs]
+    values = pd.DataFrame([{**_gather(trial.params), SCORE: trial.values[0]} for trial in own])
     deeper = [name for name in values.columns if name.endswith(DEEPER)]
     values[deeper] = values[deeper].fillna(0.0)  # no gene of that level drew anything
     return values

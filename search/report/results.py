@@ -1,17 +1,17 @@
 """What a study holds so far, read once for the report; whatever is missing is None or empty."""
 
-import csv
 import dataclasses
 import logging
 import math
-from pathlib import Path
+from typing import Any
 
-from genenet.ensemble import CURVE, MEMBERS
+from genenet.ensemble import CURVE, MEMBERS, read_curve
 from genenet.errors import InputError
 from genenet.folder import read_json
 from genenet.genes import UNet
+from search import goals
 from search.study import Study
-from search.trial import Trial, counts
+from search.trial import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class Finished:
         window: Voxels that a training window reads, `(y, x)`.
         steps: Optimizer steps done.
         seconds: Training time, without validation.
+        cost: By the study's first objective that is a cost; else the number of parameters.
+        on_front: Whether no other network is better in all objectives of a study that has several.
     """
 
     trial: Trial
@@ -47,6 +49,8 @@ class Finished:
     window: tuple[int, ...]
     steps: int | None
     seconds: float | None
+    cost: float
+    on_front: bool
 
     @property
     def number(self) -> int:
@@ -68,12 +72,14 @@ class Chosen:
         vote: Whether members vote instead of averaging probabilities.
         curve: Validation adjusted Rand score of the 1, 2, ... best networks; empty where the file is missing.
         is_current: Whether it was chosen among the networks that are the best now.
+        ambiguity: How much its members differ (Krogh & Vedelsby 1995); None where the curve does not say.
     """
 
     members: tuple[int | None, ...]
     vote: bool
     curve: tuple[float, ...]
     is_current: bool
+    ambiguity: float | None = None
 
     @property
     def adjusted_rand(self) -> float | None:
@@ -92,6 +98,7 @@ class Results:
         n_left: Networks of the budget that have not ended, those that run included.
         ensemble: None where there is none.
         baseline_name: What to call the baseline in a sentence.
+        cost: What networks are drawn against: `n_parameters`, or a cost among the study's objectives.
     """
 
     finished: tuple[Finished, ...]
@@ -100,6 +107,7 @@ class Results:
     n_left: int
     ensemble: Chosen | None
     baseline_name: str
+    cost: str = "n_parameters"
 
     @property
     def best(self) -> Finished | None:
@@ -131,13 +139,16 @@ def read_results(study: Study) -> Results:
     states: dict[str, int] = {}
     failures: list[tuple[int, str]] = []
     n_drawn = n_waiting = 0
+    objectives = study.asked.objectives
+    front = set(study.pareto_front()["trial"]) if len(objectives) > 1 else set()
+    cost = next((name for name in objectives if goals.DIRECTIONS[name] == "minimize"), "n_parameters")
     for trial in study.trials():
         try:
-            described = trial.describe(study.lease_s)
+            described = trial.describe(study.asked.lease_s)
             state, reason = described["state"], described["reason"]
-            n_drawn += counts(trial.state)
+            n_drawn += described["counts"]
             if state == "done":
-                finished.append(_read_finished(trial))
+                finished.append(_finished(trial, described, cost, trial.number in front))
         except (InputError, KeyError, TypeError, ValueError) as error:
             state, reason = "failed", f"its files are damaged: {error}"
         states[state] = states.get(state, 0) + 1
@@ -145,29 +156,34 @@ def read_results(study: Study) -> Results:
         if state == "failed":
             failures.append((trial.number, str(reason)))
     finished.sort(key=lambda network: -network.adjusted_rand)
-    n_left = n_waiting + max(0, study.n_trials - n_drawn)
-    return Results(tuple(finished), states, tuple(failures), n_left, _read_ensemble(study, finished), _name(finished))
+    n_left = n_waiting + max(0, (study.asked.n_trials or 0) - n_drawn)
+    ensemble = _read_ensemble(study, finished)
+    return Results(tuple(finished), states, tuple(failures), n_left, ensemble, _name(finished), cost)
 
 
-def _read_finished(trial: Trial) -> Finished:
-    state, net = trial.state, trial.blueprint
-    adjusted_rand = float(state["adjusted_rand"])
+def _finished(trial: Trial, row: dict[str, Any], cost: str, on_front: bool) -> Finished:
+    adjusted_rand = float(row["adjusted_rand"])
     if not math.isfinite(adjusted_rand):
         raise ValueError(f"its adjusted Rand score is {adjusted_rand}")
-    layers = net.layers_per_stack()
     return Finished(
         trial,
-        state.get("label", ""),
+        row["label"],
         adjusted_rand,
-        state.get("mean_iou"),
-        net.n_parameters,
-        layers.encode,
-        layers.decode,
-        10**net.log10_learning_rate,
-        net.window_shape().input,
-        state.get("steps"),
-        state.get("seconds"),
+        row["mean_iou"],
+        row["n_parameters"],
+        _numbers(row["lpes"], ","),
+        _numbers(row["lpds"], ","),
+        row["learning_rate"],
+        _numbers(row["window"], "x"),
+        row["steps"],
+        row["seconds"],
+        float(row[cost]),
+        on_front,
     )
+
+
+def _numbers(text: str, between: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(between) if part)
 
 
 def _name(finished: list[Finished]) -> str:
@@ -188,18 +204,14 @@ def _read_ensemble(study: Study, finished: list[Finished]) -> Chosen | None:
         entry = read_json(folder / MEMBERS)
         numbers = {network.trial.network_folder.resolve(): network.number for network in finished}
         members = tuple(numbers.get((folder / row["network"]).resolve()) for row in entry["members"])
-        curve, alone = _read_curve(folder / CURVE)
+        points = read_curve(folder / CURVE)
     except (InputError, KeyError, TypeError, ValueError) as error:
         logger.warning("the ensemble in %s is damaged: %s", folder, error)
         return None
-    best_now = [network.adjusted_rand for network in finished[: len(alone)]]
-    return Chosen(members, bool(entry.get("vote")), curve, not alone or alone == best_now) if members else None
-
-
-def _read_curve(path: Path) -> tuple[tuple[float, ...], list[float]]:
-    """Scores of the ensembles, and of the network that each added."""
-    if not path.exists():
-        return (), []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return tuple(float(row["adjusted_rand"]) for row in rows), [float(row["alone"]) for row in rows]
+    if not members:
+        return None
+    alone = [point.alone for point in points]
+    is_current = not alone or alone == [network.adjusted_rand for network in finished[: len(alone)]]
+    known = [point.ambiguity for point in points[len(members) - 1 : len(members)] if math.isfinite(point.ambiguity)]
+    curve = tuple(point.adjusted_rand for point in points)
+    return Chosen(members, bool(entry.get("vote")), curve, is_current, known[0] if known else None)

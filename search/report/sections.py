@@ -2,7 +2,15 @@
 
 from genenet.wording import plural
 from search.report.drawing import PHONE, PHONE_TALL, chart
-from search.report.figures import draw_curve, draw_dependence, draw_importance, draw_scores, draw_sizes, score_axis
+from search.report.figures import (
+    COSTS,
+    draw_curve,
+    draw_dependence,
+    draw_importance,
+    draw_scores,
+    draw_sizes,
+    score_axis,
+)
 from search.report.html import Markup, element, figure, join, row, table
 from search.report.importance import measure_importance
 from search.report.results import Chosen, Finished, Results
@@ -71,7 +79,11 @@ def _gain(chosen: Chosen) -> str:
     if len(chosen.members) == 1 or chosen.adjusted_rand is None:
         return "The best network alone scores best; adding others does not help here."
     gain = chosen.adjusted_rand - chosen.curve[0]
-    return f"Together the best {len(chosen.members)} score {score(gain)} more than the best network alone."
+    said = f"Together the best {len(chosen.members)} score {score(gain)} more than the best network alone."
+    if chosen.ambiguity is None:
+        return said
+    by = f"{chosen.ambiguity:.3f}"
+    return f"{said} Their ambiguity is {by}: by so much the ensemble's squared error is less than theirs on average."
 
 
 def _about(chosen: Chosen) -> tuple[str, ...]:
@@ -89,9 +101,13 @@ def sizes(study: Study, results: Results) -> Markup:
         return _missing("No network has finished yet.")
     counts = [network.n_parameters for network in results.finished]
     said = f"The networks have {parameters(min(counts))} to {parameters(max(counts))} parameters."
-    caption = "Score against number of trainable parameters, on a logarithmic axis. Networks far to the left are small "
+    axis = "number of trainable parameters" if results.cost == "n_parameters" else COSTS[results.cost]
+    caption = f"Score against {axis}, on a logarithmic axis. Networks far to the left are small "
     caption += "and quick; those far up segment well. "
-    picture = chart(draw_sizes(results), "Scores against numbers of parameters.")
+    front = [network for network in results.finished if network.on_front]
+    if front:
+        caption += f"The line joins the {plural(len(front), 'network')} that no other one beats in all objectives. "
+    picture = chart(draw_sizes(results), f"Scores against {axis}.")
     return join(element("p", said if len(counts) > 1 else ""), figure(picture, caption, _cut(results)))
 
 

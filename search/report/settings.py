@@ -11,6 +11,7 @@ from genenet.wording import plural
 from search.report.html import Markup, element, join, row, table
 from search.report.results import Results
 from search.report.text import duration, listed
+from search.settings import SearchSettings
 from search.space import Choice, Limits, Range, Space
 from search.study import Study
 
@@ -62,20 +63,36 @@ def _parts(content: Any) -> str:
 
 def _search(study: Study, results: Results) -> dict[str, str]:
     training = study.training
-    per_network = f"{training.steps} steps of {plural(training.windows.batch_size, 'window')}"
-    if training.seconds is not None:
-        per_network += f", at most {duration(training.seconds)}"
-    networks = f"{plural(study.n_trials, 'network')} drawn from the space"
+    windows = plural(training.windows.batch_size, "window")
+    if study.asked.fair == "time" and training.seconds is not None:
+        per_network = f"{duration(training.seconds)} of training with {windows} per step"
+    else:
+        per_network = f"{training.steps} steps of {windows}"
+        if training.seconds is not None:
+            per_network += f", at most {duration(training.seconds)}"
     return {
-        "budget": f"{networks}, {per_network} each",
+        "budget": f"{_budget(study.asked)}, {per_network} each",
         "baseline": "trained first, under the same budget" if study.settings.get("baseline") else "none was asked for",
-        "sampler": f"{study.sampler}, seed {study.seed}",
-        "limits": _limits(study.limits),
+        "sampler": f"{study.asked.sampler}, seed {study.asked.seed}",
+        "objectives": ", ".join(study.asked.objectives) if study.asked.objectives != ("adjusted_rand",) else "",
+        "early stopping": (study.asked.early_stopping or "").replace("_", " "),
+        "learned before from": ", ".join(study.settings.get("warm_start", [])),
+        "limits": _limits(study.asked.limits),
         "training": f"Adam, {training.schedule} learning rate; precision {training.precision}",
         "validation": f"every {training.validate_every} steps on the whole validation part; the best weights are kept",
         "training time": f"{duration(results.seconds)} for all finished networks" if results.seconds else "",
         "versions": _versions(results),
     }
+
+
+def _budget(asked: SearchSettings) -> str:
+    said = ["networks" if asked.n_trials is None else plural(asked.n_trials, "network")]
+    said[0] += " drawn from the space"
+    if asked.trial_hours is not None:
+        said.append(f"{asked.trial_hours:g} hours of work in all")
+    if asked.total_hours is not None:
+        said.append(f"none begun later than {asked.total_hours:g} hours after the first")
+    return ", ".join(said)
 
 
 def _limits(limits: Limits) -> str:
