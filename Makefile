@@ -28,7 +28,7 @@ backends: $(READY)
 	$(BIN)/python -m pip install --quiet jax "$(TORCH)"
 
 bench: $(READY)
-	for name in metrics genes memory training segmentation start pruning; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in metrics genes memory training segmentation start pruning search; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # elasticdeform's wheels were built for NumPy 1 and fail to import with NumPy 2, so it is built here (15 s).
 $(READY): setup.cfg requirements.txt

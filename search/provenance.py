@@ -61,6 +61,11 @@ def checksums(data: dict[str, Any]) -> dict[str, str]:
     return {path: checksum(Path(path)) for path in paths}
 
 
+def changed(recorded: dict[str, str]) -> list[str]:
+    """Which files are not what they were when their checksums were recorded; those that are gone too."""
+    return [path for path, known in recorded.items() if not Path(path).exists() or checksum(Path(path)) != known]
+
+
 def checksum(path: Path) -> str:
     """A checksum of a file, or of a folder with all its files.
 

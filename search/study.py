@@ -28,6 +28,7 @@ from genenet.settings import TrainingSettings
 from genenet.wording import plural
 from search import goals
 from search.early_stopping import make_pruner
+from search.lease import server_time
 from search.provenance import checksums, provenance
 from search.same_settings import as_yaml, refuse_other_settings
 from search.samplers import SeededSampler
@@ -342,10 +343,10 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """All trials with their states, by number; those that are settled are read once."""
-        found = dict(self._settled_rows)
+        found, now = dict(self._settled_rows), server_time(self.folder)
         for trial in self.trials(without=self._settled_rows):
             settled = trial.is_settled  # before it is described: it may be settled in between
-            found[trial.number] = trial.describe(self.asked.lease_s)
+            found[trial.number] = trial.describe(self.asked.lease_s, now)
             if settled:
                 self._settled_rows[trial.number] = found[trial.number]
         return [found[number] for number in sorted(found)]

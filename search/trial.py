@@ -106,14 +106,14 @@ class Trial:
         """How often a worker began, first to last."""
         return attempts(self.folder)
 
-    def standing(self, lease_s: float) -> str:
-        """Its state, as the table above has them."""
+    def standing(self, lease_s: float, now: float | None = None) -> str:
+        """Its state, as the table above has them; `now` is the server's time."""
         state = str(self.state["state"])
         if state in SETTLED or not (tried := self.attempts):
             return state
         ending = tried[-1].ending
         if ending is None:
-            return "running" if tried[-1].is_alive(lease_s) else "lost"
+            return "running" if tried[-1].is_alive(lease_s, now) else "lost"
         return str(ending["how"])
 
     def reason_to_give_up(self) -> str | None:
@@ -161,11 +161,11 @@ class Trial:
         """How many seconds workers have spent on it, as far as signs of life tell."""
         return round(sum(attempt.worked_s for attempt in self.attempts), 1)
 
-    def describe(self, lease_s: float) -> dict[str, Any]:
+    def describe(self, lease_s: float, now: float | None = None) -> dict[str, Any]:
         """State and blueprint in one row, for tables; of a training under way what is known of it."""
         state = self.state
         facts = {**({} if state.keys() >= set(FACTS) else facts_of(self.blueprint)), **state}
-        standing = self.standing(lease_s)
+        standing = self.standing(lease_s, now)
         scores = state if standing in SETTLED else {**state, **self._progress()}
         return {
             "trial": self.number,

@@ -1,6 +1,8 @@
 """A worker whose networks cost nothing and have known scores: `python tests/stub_worker.py STUDY [SECONDS]`."""
 
 import contextlib
+import os
+import shutil
 import sys
 import time
 
@@ -20,6 +22,8 @@ def main(folder, seconds=0.2):
         for _ in range(10):
             time.sleep(seconds / 10)
             check()
+        if "STUB_NETWORK" in os.environ:  # what came out, for tests that look
+            shutil.copytree(os.environ["STUB_NETWORK"], trial.attempts[-1].work / "network", dirs_exist_ok=True)
         return score(study, trial)
 
     with contextlib.suppress(Stopped):

@@ -109,11 +109,12 @@ def test_without_slurm(data_file, tmp_path, monkeypatch):
 def stub_profile(tmp_path, **more):
     """Workers whose networks cost nothing: what is called as Python calls the stub."""
     tests = Path(__file__).parent
-    seconds = more.pop("seconds", 0.5)
+    seconds, network = more.pop("seconds", 0.5), more.pop("network", None)
+    network = "" if network is None else f'export STUB_NETWORK="{network}"\n'
     path = tmp_path / "python"
     write_text(
         path,
-        f'#!/bin/bash\nexport PYTHONPATH="{tests.parent}:{tests}"\n'
+        f'#!/bin/bash\nexport PYTHONPATH="{tests.parent}:{tests}"\n{network}'
         f'exec {sys.executable} {tests / "stub_worker.py"} "${{@: -1}}" {seconds}\n',
     )
     path.chmod(0o755)

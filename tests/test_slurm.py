@@ -9,13 +9,19 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import blobs
 from stub_worker import score
 from test_launch import states_of, stub_profile, wait_for
 from test_study import blueprints, create
 
+import genenet as gn
 from genenet.errors import InputError
+from genenet.settings import TrainingSettings
+from genenet.train import train_network
 from search import launch
+from search.report import write_report
 from search.study import Study
 from search.worker import work
 
@@ -70,15 +76,35 @@ def node(action, name):
     shell("bash", SCRIPTS / "node.sh", action, name)
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A network that every trial gives, so that there is something to load."""
+    folder = tmp_path_factory.mktemp("network")
+    image, labels = blobs()
+    np.save(folder / "image.npy", image)
+    np.save(folder / "labels.npy", labels)
+    data = {
+        "image": str(folder / "image.npy"),
+        "labels": str(folder / "labels.npy"),
+        "classes": [{"value": value, "name": f"class {value}"} for value in range(3)],
+        "training": {"z": [0, 4]},
+        "validation": {"z": [4, 6]},
+    }
+    net = gn.EncoderDecoder(n_classes=3, n_scales=1, n_features=4, n_convs=1, window_size=32)
+    settings = TrainingSettings(steps=1, precision="float32")
+    return train_network(net, gn.Dataset.open(data), folder / "network", settings).folder
+
+
 @pytest.fixture
-def searching(nodes, data_file, tmp_path):
+def searching(nodes, network, data_file, tmp_path):
     """A study under way on both nodes."""
-    return begin(data_file, tmp_path, seconds=2.0)
+    return begin(data_file, tmp_path / "study", network, seconds=2.0)
 
 
-def begin(data_file, tmp_path, seconds):
-    study = create(tmp_path / "study", data_file, n_trials=N_TRIALS, lease_s=6.0)
-    profile = stub_profile(tmp_path, seconds=seconds, partition="low", cpus=2, memory="500M", time_s=3600, spare=4)
+def begin(data_file, folder, network, seconds):
+    study = create(folder, data_file, n_trials=N_TRIALS, lease_s=6.0)
+    needs = {"partition": "low", "cpus": 2, "memory": "500M", "time_s": 3600, "spare": 4}
+    profile = stub_profile(data_file.parent, seconds=seconds, network=network, **needs)
     launch.submit("slurm", launch.Request(study.folder, 4, profile))
     wait_for(lambda: states_of(study).count("done") >= 2)
     return study
@@ -98,10 +124,13 @@ def at_work(study, host=None):
     return found[0]
 
 
-def finished(study):
-    """Wait for the end; then no trial is lost, none is counted twice, each has the result that it would have had."""
+def finished(study, tmp_path):
+    """Wait for the end; then no trial is lost, none is counted twice, each has the result that it would have had.
+
+    The best network can be loaded, and a report can be made.
+    """
     wait_for(lambda: states_of(study).count("done") == N_TRIALS, timeout_s=240)
-    once = create(study.folder.parent / "once", study.folder.parent / "data.yaml", n_trials=N_TRIALS)
+    once = create(tmp_path / "once", tmp_path / "data.yaml", n_trials=N_TRIALS)
     work(once, score)
     table = study.table()
     assert table["state"].tolist() == ["done"] * N_TRIALS
@@ -110,32 +139,36 @@ def finished(study):
     assert [trial.value for trial in Study.open(study.folder).optuna_study.trials] == table["adjusted_rand"].tolist()
     found = [[attempt.ending["how"] for attempt in trial.attempts] for trial in study.trials()]
     assert all(endings[-1] == "done" and endings.count("done") == 1 for endings in found)
+    best = study.trials()[int(study.leaderboard()["trial"].iloc[0])]
+    assert best.network().load("float32").count_params() > 0
+    assert len(study.networks()) == N_TRIALS
+    assert "networks trained" in write_report(study).read_text()
     return [how for endings in found for how in endings]
 
 
-def test_jobs_are_preempted(searching):
+def test_jobs_are_preempted(searching, tmp_path):
     shell("sbatch", "--partition=high", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 8")
     wait_for(lambda: "stopped" in [end for trial in searching.trials() for end in endings(trial)])
-    assert "stopped" in finished(searching)
+    assert "stopped" in finished(searching, tmp_path)
 
 
 def endings(trial):
     return [(attempt.ending or {}).get("how") for attempt in trial.attempts]
 
 
-def test_a_node_loses_its_power(searching):
+def test_a_node_loses_its_power(searching, tmp_path):
     at_work(searching, "n1")
     node("crash", "n1")
     shell("scontrol", "update", "nodename=n1", "state=down", "reason=power")
-    assert "lost" in finished(searching)
+    assert "lost" in finished(searching, tmp_path)
 
 
-def test_a_node_is_cut_off_and_goes_on_working(searching):
+def test_a_node_is_cut_off_and_goes_on_working(searching, tmp_path):
     """Slurm starts its jobs again elsewhere while they go on; they hold their trials, and nobody else takes these."""
     at_work(searching, "n2")
     node("hang", "n2")
     shell("scontrol", "update", "nodename=n2", "state=down", "reason=network")
-    finished(searching)
+    finished(searching, tmp_path)
     node("wake", "n2")
 
 
@@ -146,36 +179,56 @@ def test_the_controller_is_away(searching, tmp_path):
     assert (job.state, job.place) == ("UNKNOWN", "Slurm gives no answer")
     time.sleep(max(30 - (time.monotonic() - started), 0))
     node("start", "ctl")
-    finished(searching)
+    finished(searching, tmp_path)
     wait_for(lambda: not launch.states(searching.folder))
 
 
-def test_the_time_is_up(nodes, data_file, tmp_path):
-    study = begin(data_file, tmp_path, seconds=9.0)
+def test_the_time_is_up(nodes, network, data_file, tmp_path):
+    study = begin(data_file, tmp_path / "study", network, seconds=9.0)
     worker = at_work(study).worker
     job = f"{worker['job']}_{worker['task']}"
     shell("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # less than the notice that it is to have
     wait_for(lambda: "stopped" in [end for trial in study.trials() for end in endings(trial)])
-    assert "stopped" in finished(study)
+    assert "stopped" in finished(study, tmp_path)
     assert "Restarts=1" in shell("scontrol", "show", "job", job).stdout
 
 
-def test_workers_are_killed(searching):
+def test_workers_are_killed(searching, tmp_path):
     for _ in range(2):
         os.kill(at_work(searching).worker["pid"], 9)
-    assert "lost" in finished(searching)
+    assert "lost" in finished(searching, tmp_path)
 
 
-def test_a_study_is_ended_and_taken_up_again(searching, tmp_path):
+def test_the_disk_fills_up_and_is_freed(nodes, network, data_file, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if shell("mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        study = begin(data_file, disk / "study", network, seconds=1.0)
+        shell("dd", "if=/dev/zero", f"of={disk / 'full'}", "bs=4k", check=False)
+        time.sleep(6)
+        assert shutil.disk_usage(disk).free < 2**22 and states_of(study).count("done") < N_TRIALS
+        (disk / "full").unlink()
+        finished(study, tmp_path)
+        wait_for(lambda: not launch.states(study.folder))
+        assert not list(disk.rglob("*.part*"))
+    finally:
+        shell("scancel", "--me", check=False)
+        wait_for(lambda: not shell("squeue", "-h", "-t", "R,CG").stdout.split())
+        shell("umount", "--lazy", disk)
+
+
+def test_a_study_is_ended_and_taken_up_again(searching, network, tmp_path):
     at_work(searching)
     (job,) = launch.cancel(searching.folder)
     wait_for(lambda: not launch.states(searching.folder))
     wait_for(lambda: "running" not in states_of(searching))
     assert "stopped" in states_of(searching)
-    profile = stub_profile(tmp_path, seconds=0.5, partition="main", cpus=1, memory="500M")
+    profile = stub_profile(tmp_path, seconds=0.5, network=network, partition="main", cpus=1, memory="500M")
     (again,) = launch.submit("slurm", launch.Request(searching.folder, 2, profile))
     assert again != job
-    finished(searching)
+    finished(searching, tmp_path)
 
 
 def test_what_slurm_refuses_is_said(nodes, data_file, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,10 @@ from test_cli import fine, refused
 
 import genenet as gn
 import search
-from genenet.folder import write_json
+from genenet.folder import read_yaml, write_json
 from genenet.settings import TrainingSettings
 from search.defaults import default_space
+from search.provenance import checksum
 from search.samplers import SAMPLERS, suggesting
 from search.space import Choice, Levels, Limits, Range, Space, drawing, problem, read_range
 from search.study import Study
@@ -407,6 +409,13 @@ def test_a_trial_is_replayed_to_the_last_bit(data_file, tmp_path):
     assert again.scores == once.scores and again.blueprint == once.blueprint
     for mine, theirs in zip(again.load("float32").get_weights(), once.load("float32").get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    recorded = read_yaml(study.folder / "study.yaml")
+    assert recorded["versions"].keys() >= {"genenet", "python", "keras", "numpy", "optuna", "system"}
+    assert recorded["checksums"] == {str(path): checksum(path) for path in Path(data_file).parent.glob("*.npy")}
+    image = np.load(data_file.parent / "image.npy")
+    np.save(data_file.parent / "image.npy", 255 - image)
+    message = f"{data_file.parent / 'image.npy'} changed since {study.folder} was made"
+    assert message in refused(*call, tmp_path / "other", env=environment)
     assert "has no trial 99 that was trained" in refused("search", "replay", study.folder, 99, tmp_path / "none")
 
 

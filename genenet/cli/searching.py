@@ -213,12 +213,16 @@ def replay(
     from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.network import versions
+    from search.provenance import changed
     from search.study import Study
 
     opened = Study.open(study)
     found = {entry.number: entry for entry in opened.trials()}
     if trial not in found or found[trial].state["state"] == "rejected":
         raise InputError(f"{study} has no trial {trial} that was trained; `genenet search status {study}` lists them")
+    other = changed(opened.settings.get("checksums", {}))
+    if other:
+        raise InputError(f"{', '.join(other)} changed since {study} was made; a replay would not be the same")
     import_keras()
     from search.objective import replay as train_again
 

@@ -10,6 +10,7 @@ from genenet.errors import InputError
 from genenet.folder import read_json
 from genenet.genes import UNet
 from search import goals
+from search.lease import server_time
 from search.study import Study
 from search.trial import Trial
 
@@ -139,12 +140,13 @@ def read_results(study: Study) -> Results:
     states: dict[str, int] = {}
     failures: list[tuple[int, str]] = []
     n_drawn = n_waiting = 0
+    now = server_time(study.folder)
     objectives = study.asked.objectives
     front = set(study.pareto_front()["trial"]) if len(objectives) > 1 else set()
     cost = next((name for name in objectives if goals.DIRECTIONS[name] == "minimize"), "n_parameters")
     for trial in study.trials():
         try:
-            described = trial.describe(study.asked.lease_s)
+            described = trial.describe(study.asked.lease_s, now)
             state, reason = described["state"], described["reason"]
             n_drawn += described["counts"]
             if state == "done":
