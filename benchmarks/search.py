@@ -1,10 +1,11 @@
 """What a search costs beside training: dealing out trials and taking them back; opening and reporting large studies.
 
-    python -m benchmarks.search [workers] [large]
+    python -m benchmarks.search [workers] [large] [data]
 
-Both if none is named. `workers`: 8 processes on one study of 500 trials that cost nothing, with the default storage;
+All if none is named. `workers`: 8 processes on one study of 500 trials that cost nothing, with the default storage;
 for random sampling and TPE the time per trial, all processes counted, and the sampler's share of it. `large`: a study
-of 2,000 finished trials is opened, listed and reported. Ends with JSON lines.
+of 2,000 finished trials is opened, listed and reported. `data`: memory of four processes that hold a volume of 512 MB
+over that of one, mapped as workers do it, and read into each one's own memory (Linux). Ends with JSON lines.
 """
 
 import json
@@ -128,7 +129,65 @@ def large() -> None:
             say(ratio=f"s_to_open_and_{part}_{N_LARGE}", value=round(statistics.median(parts[part]), 2), target=target)
 
 
-PARTS = {"workers": workers, "large": large}
+# A process that reads a volume whole, and says how much memory is its own, its part of what is shared included.
+HOLDER = """
+import sys
+from pathlib import Path
+from genenet.dataset import Dataset
+shared = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+part = Dataset.open(sys.argv[1], shared=shared).training[0]
+for z in range(part.shape[0]):
+    part.read_image((z, 0, 0), (1, *part.shape[1:])).sum()
+print("ready", flush=True)
+sys.stdin.readline()
+lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+print(next(int(line.split()[1]) for line in lines if line.startswith("Pss:")), flush=True)
+sys.stdin.readline()
+"""
+N_HOLDERS, HELD = 4, (512, 1024, 1024)
+
+
+def held_mb(command: list[str], n_processes: int) -> float:
+    """Memory of some processes together, in 2**20 bytes."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(n_processes)]  # type: ignore[call-overload]
+    for process in processes:
+        process.stdout.readline()
+    found = 0.0
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        found += int(process.stdout.readline()) / 1024
+    for process in processes:
+        process.communicate("\n")
+    return found
+
+
+def data() -> None:
+    """One volume, some processes."""
+    import tifffile
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tifffile.imwrite(folder / "image.tif", np.random.default_rng(0).integers(0, 255, HELD, np.uint8))
+        labels = np.zeros(HELD, np.uint8)
+        labels[:, :100] = 1
+        tifffile.imwrite(folder / "labels.tif", labels, compression="zlib")
+        content = {
+            "image": "image.tif",
+            "labels": "labels.tif",
+            "classes": [{"value": value, "name": f"class {value}"} for value in range(2)],
+            "training": {"z": [0, HELD[0] - 1]},
+            "validation": {"z": [HELD[0] - 1, HELD[0]]},
+        }
+        write_yaml(folder / "data.yaml", content)
+        command = [sys.executable, "-c", HOLDER, str(folder / "data.yaml")]
+        for kind, more in (("mapped", [str(folder / "shared")]), ("own", [])):
+            one, all_of_them = (held_mb(command + more, count) for count in (1, N_HOLDERS))
+            say(ratio=f"memory_of_{N_HOLDERS}_over_1_{kind}", value=round(all_of_them / one, 2), mb=round(all_of_them))
+
+
+PARTS = {"workers": workers, "large": large, "data": data}
 
 
 def main(names: Sequence[str]) -> None:

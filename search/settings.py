@@ -69,9 +69,10 @@ class SearchSettings:
             if value not in known and (value is not None or name == "sampler"):
                 raise InputError(f"`{name}` must be one of {', '.join(known)}, but got {value!r}")
         goals.check(self.objectives)
-        if self.early_stopping is not None and len(self.objectives) > 1:
+        if self.early_stopping is not None and self.objectives not in (("adjusted_rand",), (goals.ENSEMBLE_AWARE,)):
             raise InputError(
-                f"`early_stopping` compares networks by one objective, but there are {', '.join(self.objectives)}"
+                "`early_stopping` compares networks by their adjusted Rand score alone, "
+                f"but the objectives are {', '.join(self.objectives)}"
             )
         if self.early_stopping is not None and self.fair is not None:
             raise InputError(

@@ -51,6 +51,7 @@ PROBABILITIES = "validation.npz"
 KEPT = ("network", "history.csv", PROBABILITIES)
 
 SETTLED = ("done", "failed", "pruned", "rejected")
+OPEN = ("waiting", "running", "stopped", "lost", "retried")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,11 @@ def test_hours_since_the_first_trial_end_a_search(data_file, tmp_path):
         ({"trial_hours": 0}, "`trial_hours` must be positive, but got 0"),
         ({"total_hours": -2}, "`total_hours` must be positive"),
         ({"early_stopping": "sometimes"}, "`early_stopping` must be one of hyperband, successive_halving, median"),
-        ({"early_stopping": "median", "objectives": ("adjusted_rand", "n_parameters")}, "by one objective"),
+        (
+            {"early_stopping": "median", "objectives": ("adjusted_rand", "n_parameters")},
+            "by their adjusted Rand score alone",
+        ),
+        ({"early_stopping": "median", "objectives": ("n_parameters",)}, "by their adjusted Rand score alone"),
         ({"early_stopping": "median", "fair": "steps"}, "gives some networks less than others"),
         ({"fair": "luck"}, "`fair` must be one of steps, time"),
         ({"fair": "time"}, "`fair: time` needs `seconds`"),

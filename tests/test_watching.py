@@ -32,7 +32,7 @@ from search.worker import work
 
 def drawn(study):
     console = Console(file=io.StringIO(), width=120)
-    console.print(picture(study, look(study)))
+    console.print(picture(study, look(study, ())))
     return console.file.getvalue()
 
 
@@ -49,14 +49,14 @@ def test_the_live_table_says_who_works_on_what(data_file, tmp_path):
             rows = "step,seconds,adjusted_rand,mean_iou,accuracy\n1200,60,0.71,0.5,0.9\n1400,70,0.69,0.4,0.8\n"
             write_text(trial.history, rows)
             shown.append(drawn(Study.open(study.folder)))
-            assert not is_done(study, look(study))
+            assert not is_done(study, look(study, ()))
         return score(study, trial)
 
     work(study, train)
     assert "net 3" in shown[0] and "begins" in shown[0] and os.uname().nodename in shown[0]
     assert "1,400 of 2,000" in shown[1] and "0.7100" in shown[1]
     last = drawn(study)
-    assert is_done(study, look(study))
+    assert is_done(study, look(study, ()))
     assert "running" not in last and "3 done, 1 failed" in last and "net 2 failed: the image is made of cheese" in last
     best = max(study.trials(), key=lambda trial: trial.state.get("adjusted_rand", -9))
     assert last.index(f"net {best.number} ") < min(last.index(f"net {n} ") for n in {0, 1, 3} - {best.number})

@@ -10,7 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+import search.launch as launch
 from genenet.cli.watching import listed, look
+from search.trial import OPEN
 
 if TYPE_CHECKING:
     from search.study import Study
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 # Rows of a table at the most; the terminal may have fewer.
 N_BEST, N_RUNNING = 10, 20
 
-OPEN = ("waiting", "running", "stopped", "lost", "retried")
+# A scheduler is asked as seldom as this, however often the table is drawn: it serves many.
+QUEUE_EVERY_S = 30.0
 
 
 def watch(study: "Study", every_s: float) -> None:
@@ -26,8 +29,11 @@ def watch(study: "Study", every_s: float) -> None:
     console = Console()
     try:
         with Live(console=console, auto_refresh=False) as live:
+            jobs, asked_at = launch.states(study.folder), time.monotonic()
             while True:
-                found = look(study)
+                if time.monotonic() - asked_at > QUEUE_EVERY_S:
+                    jobs, asked_at = launch.states(study.folder), time.monotonic()
+                found = look(study, jobs)
                 live.update(picture(study, found), refresh=True)
                 if is_done(study, found):
                     return

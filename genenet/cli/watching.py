@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from genenet.cli.output import say, say_json, table
 from genenet.wording import plural
 
 if TYPE_CHECKING:
+    from search.launch import JobState
     from search.study import Study
 
 COLUMNS = {
@@ -45,6 +47,7 @@ def status(
 
     On a terminal the table lives until the study is done, or until Ctrl-C.
     """
+    import search.launch as launch
     from search.study import Study
 
     opened = Study.open(study)
@@ -53,7 +56,7 @@ def status(
 
         watch(opened, every)
         return
-    found = look(opened)
+    found = look(opened, launch.states(opened.folder))
     if as_json:
         say_json(found)
         return
@@ -63,16 +66,14 @@ def status(
     say(f"\n{found['budget']}; {listed(found['counts']) or 'nothing yet'}")
 
 
-def look(opened: "Study") -> dict[str, Any]:
+def look(opened: "Study", queued: "Sequence[JobState]") -> dict[str, Any]:
     """How a study stands: its jobs, its trials, how many of these are in which state, and its budget."""
-    import search.launch as launch
-
     opened.refresh()
     rows = opened.rows()
     counts: dict[str, int] = {}
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
-    jobs = [job._asdict() for job in launch.states(opened.folder)]
+    jobs = [job._asdict() for job in queued]
     budget = opened.asked.budget()
     return {"jobs": jobs, "counts": counts, **budget, "budget": spent(opened, rows), "trials": rows}
 

@@ -12,7 +12,7 @@ from genenet.genes import UNet
 from search import goals
 from search.lease import server_time
 from search.study import Study
-from search.trial import Trial
+from search.trial import OPEN, Trial
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +128,6 @@ class Results:
     def is_member(self, network: Finished) -> bool:
         """Whether the ensemble uses a network."""
         return self.ensemble is not None and network.number in self.ensemble.members
-
-
-# States of trials that will be worked on.
-OPEN = ("waiting", "running", "stopped", "lost", "retried")
 
 
 def read_results(study: Study) -> Results:

@@ -144,7 +144,11 @@ def _value(value: Any) -> str:
 
 def _trials(results: Results) -> list[Markup]:
     """Counts by state, and why trials failed."""
-    words = {"done": "finished", "rejected": "rejected before training (cannot be built, or over the limits)"}
+    words = {
+        "done": "finished",
+        "pruned": "stopped early, since others were better",
+        "rejected": "rejected before training (cannot be built, or over the limits)",
+    }
     counts = [f"{count} {words.get(state, state)}" for state, count in sorted(results.states.items())]
     said = [element("p", f"{'; '.join(counts) or 'None yet'}.")]
     if results.failures:
