@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from genenet.dataset import Part
+from genenet.doubt import entropy, sharpened
 from genenet.label_table import UNLABELLED
 from genenet.metrics import Scores, contingency, scores
 from genenet.normalization import Normalization
@@ -38,14 +39,17 @@ class Answer:
         probabilities: float32 `(z, y, x, classes)`.
         distances: float32 `(z, y, x)`, 0 at the border of an object to 1 where it is as far away as was told apart in
             training (`distance_cap`); None where no network has a distance head.
+        member_entropy: The mean of the networks' own entropies, `(z, y, x)`, 0 to 1; None where it was not asked for.
     """
 
     probabilities: np.ndarray
     distances: np.ndarray | None = None
+    member_entropy: np.ndarray | None = None
 
     def inside(self, box: tuple[slice, ...]) -> "Answer":
         """What lies within slices `(z, y, x)`."""
-        return Answer(self.probabilities[box], None if self.distances is None else self.distances[box])
+        maps = self.distances, self.member_entropy
+        return Answer(self.probabilities[box], *(None if each is None else each[box] for each in maps))
 
 
 class Slab(NamedTuple):
@@ -169,13 +173,13 @@ class BlockPredictor:
         """What the network says about a core.
 
         Args:
-            images: Unnormalised `(z, y, x, channels)` of the fit's input shape.
+            images: Normalised `(z, y, x, channels)` of the fit's input shape.
             fit: The window.
 
         Returns:
             Of the fit's core shape.
         """
-        batch = self.normalization(images)
+        batch = images
         if self.slab is not None:
             batch = self.slab.cut(batch)
         elif self.plan.n_dims == 3:
@@ -198,10 +202,14 @@ class MeanPredictor:
     Attributes:
         members: One network or several with the same classes.
         vote: Count the members' most probable classes instead of averaging their probabilities.
+        weights: How much each member counts; all the same if left out.
+        temperatures: By which each member's probabilities are calibrated; 1 if left out.
     """
 
     members: tuple[BlockPredictor, ...]
     vote: bool = False
+    weights: tuple[float, ...] = ()
+    temperatures: tuple[float, ...] = ()
 
     def choose_core(self, shape: Sequence[int], max_voxels: int = MAX_CORE_VOXELS) -> tuple[int, ...]:
         """Blocks for a volume `(z, y, x)` that every member can give.
@@ -247,39 +255,57 @@ class MeanPredictor:
         """Whether a member has a distance head."""
         return any(head.kind == "distance" for member in self.members for head in member.plan.heads)
 
-    def predict(self, images: np.ndarray, fits: Sequence[Fit]) -> Answer:
+    def predict(self, images: np.ndarray, fits: Sequence[Fit], *, member_entropy: bool = False) -> Answer:
         """Combine the members' answers for images that `read` gave.
+
+        Args:
+            images: Unnormalised `(z, y, x, channels)`.
+            fits: As for `read`.
+            member_entropy: Whether to work out how sure every member is for itself.
 
         Returns:
             Mean probabilities, or shares of votes; the mean distances of the members that have them.
         """
         lead = [max(sides) for sides in zip(*(fit.lead for fit in fits), strict=True)]
-        probabilities, distances = Mean(), Mean()
-        for member, fit in zip(self.members, fits, strict=True):
+        probabilities, distances, entropies = Mean(), Mean(), Mean()
+        normalized = {kind: kind(images) for kind in dict.fromkeys(member.normalization for member in self.members)}
+        ones = (1.0,) * len(self.members)
+        weights, temperatures = self.weights or ones, self.temperatures or ones
+        for member, fit, weight, temperature in zip(self.members, fits, weights, temperatures, strict=True):
             inside = tuple(slice(a - b, a - b + n) for a, b, n in zip(lead, fit.lead, fit.input, strict=True))
-            answer = member.predict(images[inside], fit)
-            probabilities.add(as_votes(answer.probabilities) if self.vote else answer.probabilities)
+            answer = member.predict(normalized[member.normalization][inside], fit)
+            own = sharpened(answer.probabilities, temperature)
+            probabilities.add(as_votes(own) if self.vote else own, weight)
+            if member_entropy:
+                entropies.add(entropy(own), weight)
             if answer.distances is not None:
-                distances.add(answer.distances)
-        return Answer(probabilities.value(), distances.value() if distances.count else None)
+                distances.add(answer.distances, weight)
+        return Answer(
+            probabilities.value(), *(each.value() if each.weight else None for each in (distances, entropies))
+        )
 
 
 class Mean:
-    """A running mean; the first array is not copied."""
+    """A running mean; the first array is not copied, if it counts as one.
+
+    Attributes:
+        weight: Of all that was added.
+    """
 
     def __init__(self) -> None:
-        self.count, self._total = 0, np.empty(0)
+        self.weight, self._total = 0.0, np.empty(0)
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: np.ndarray, weight: float = 1.0) -> None:
         """One more."""
-        self._total = values if not self.count else self._total + values
-        self.count += 1
+        values = values if weight == 1 else values * np.float32(weight)
+        self._total = values if not self.weight else self._total + values
+        self.weight += weight
 
     def value(self) -> np.ndarray:
         """Of what was added; of nothing, an error."""
-        if not self.count:
+        if not self.weight:
             raise ValueError("there is nothing to average")
-        return self._total if self.count == 1 else self._total / np.float32(self.count)
+        return self._total if self.weight == 1 else self._total / np.float32(self.weight)
 
 
 def as_votes(probabilities: np.ndarray) -> np.ndarray:

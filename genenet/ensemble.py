@@ -3,54 +3,26 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from genenet.blocks import MeanPredictor, as_votes, count_box, predict_part, score_parts
+from genenet.blocks import MeanPredictor, score_parts
 from genenet.classes import SegmentationClass
 from genenet.dataset import Dataset
 from genenet.errors import InputError
-from genenet.folder import read_json, write_json, write_text
-from genenet.metrics import Scores, scores
+from genenet.folder import read_json, write_json
+from genenet.metrics import Scores
 from genenet.network import Network
+from genenet.selection import MAX_MEMBERS, CurvePoint, beside, ranked_by_score, read_curve, select_members, write_curve
 from genenet.wording import plural
 
 if TYPE_CHECKING:
     from genenet.segment import Summary
     from genenet.volume import Volume
 
-MEMBERS, CURVE = "members.json", "curve.csv"
-
-# The largest ensemble that is tried, unless asked otherwise (Guay et al. 2018 go as far).
-MAX_MEMBERS = 15
-
-
-@dataclasses.dataclass(frozen=True)
-class CurvePoint:
-    """Validation scores of the ensemble of the `n_members` best networks.
-
-    Attributes:
-        n_members: How many.
-        added: The folder of the network added last.
-        alone: That network's own validation adjusted Rand score.
-        adjusted_rand, mean_iou, accuracy: Of the ensemble.
-        ambiguity: The mean square of what its members say otherwise than it does, summed over classes (Krogh & Vedelsby
-            1995): 0 if they agree. The ensemble's squared error is less than its members' by as much.
-    """
-
-    n_members: int
-    added: str
-    alone: float
-    adjusted_rand: float
-    mean_iou: float
-    accuracy: float
-    ambiguity: float = math.nan
+MEMBERS = "members.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,21 +30,33 @@ class Ensemble:
     """Networks with the same classes, used as one.
 
     Attributes:
-        members: The networks, best first.
+        members: The networks, in the order in which they joined.
         vote: Count the members' most probable classes instead of averaging their probabilities.
-        curve: Validation scores of the 1, 2, ... best networks, where members were selected.
+        curve: Validation scores as networks joined, where members were selected.
+        weights: How much each member counts; all the same if left out.
+        temperatures: By which each member's probabilities are calibrated (Guo et al. 2017); 1 if left out.
+        candidates: Folders and scores of the networks among which members were selected, best first.
+        calibration: The ensemble's expected calibration error before and after calibration, where it was calibrated.
 
     Raises:
-        InputError: No members, or members with different classes or channels.
+        InputError: No members, members with different classes or channels, or weights that are not positive.
     """
 
     members: tuple[Network, ...]
     vote: bool = False
     curve: tuple[CurvePoint, ...] = ()
+    weights: tuple[float, ...] = ()
+    temperatures: tuple[float, ...] = ()
+    candidates: tuple[tuple[str, float], ...] = ()
+    calibration: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.members:
             raise InputError("an ensemble needs at least one network")
+        for name in ("weights", "temperatures"):
+            values = getattr(self, name)
+            if values and (len(values) != len(self.members) or not min(values) > 0):
+                raise InputError(f"`{name}` must be {plural(len(self.members), 'positive number')}, but got {values}")
         first = self.members[0]
         for other in self.members[1:]:
             if [entry.value for entry in other.classes] != [entry.value for entry in first.classes]:
@@ -89,7 +73,8 @@ class Ensemble:
     def identity(self) -> str:
         """What tells this ensemble from others."""
         rows = [(member.details.get("digest"), sorted(member.scores.items())) for member in self.members]
-        return hashlib.blake2b(json.dumps([rows, self.vote]).encode(), digest_size=8).hexdigest()
+        content = [rows, self.vote, *([self.weights, self.temperatures] if self.weights or self.temperatures else [])]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
     def check(self, data: Dataset) -> None:
         """Refuse data with other classes or channels.
@@ -108,7 +93,8 @@ class Ensemble:
 
     def predictor(self, precision: str = "auto") -> MeanPredictor:
         """Load all members."""
-        return MeanPredictor(tuple(member.predictor(precision) for member in self.members), self.vote)
+        members = tuple(member.predictor(precision) for member in self.members)
+        return MeanPredictor(members, self.vote, self.weights, self.temperatures)
 
     @classmethod
     def select(
@@ -116,52 +102,72 @@ class Ensemble:
         networks: Sequence[Network],
         data: Dataset | str | Path,
         *,
+        rule: str = "best",
         max_members: int = MAX_MEMBERS,
+        limit_s_per_megavoxel: float | None = None,
+        calibrate: bool = False,
         vote: bool = False,
         precision: str = "auto",
+        cache: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> "Ensemble":
-        """Choose the n best networks by validation adjusted Rand score, n such that the ensemble's is best.
-
-        Every network predicts the validation part once (Guay et al. 2018, section 2.2).
+        """Choose networks by what they say about the validation part; of the 1, 2, ... that a rule lets join, the best.
 
         Args:
             networks: Candidates.
             data: The dataset whose validation part decides.
-            max_members: The largest n that is tried.
+            rule: `best`, the best networks alone first (Guay et al. 2018, section 2.2); `greedy`, always the one that
+                helps most, or `greedy_with_replacement` (Caruana et al. 2004); `per_second`, the one that helps most
+                for the time it takes.
+            max_members: The largest number that is tried.
+            limit_s_per_megavoxel: With `per_second`: how long the ensemble may take on this machine.
+            calibrate: Fit one temperature per network first.
             vote: Majority vote instead of mean probabilities.
             precision: Of the members' computation.
-            progress: Called with members done and members in all.
+            cache: A folder in which what networks say is kept for the next time.
+            progress: Called with networks done and networks in all.
 
         Returns:
             The ensemble, with the whole curve.
 
         Raises:
-            InputError: No networks, or networks that do not fit the data.
+            InputError: No networks, networks that do not fit the data, an unknown rule, or a limit that none keeps.
         """
         data = Dataset.open(data)
-        ranked = _ranked(networks)[:max_members]
-        candidates = cls(tuple(ranked), vote)
-        candidates.check(data)
-        curve = _curve(ranked, data, vote, precision, progress)
-        best = max(curve, key=lambda point: point.adjusted_rand)
-        return cls(tuple(ranked[: best.n_members]), vote, tuple(curve))
+        ranked = ranked_by_score(networks)
+        cls(tuple(ranked), vote).check(data)
+        found = select_members(
+            ranked,
+            data,
+            rule=rule,
+            max_members=max_members,
+            limit_s_per_megavoxel=limit_s_per_megavoxel,
+            calibrate=calibrate,
+            vote=vote,
+            precision=precision,
+            cache=cache,
+            progress=progress,
+        )
+        return cls(vote=vote, **found._asdict())
 
     def summary(self) -> str:
         """How many networks it takes, and what they reach on the validation part, in a line."""
         if not self.curve:
             return f"an ensemble of {plural(len(self.members), 'network')}"
-        reached, alone = self.curve[len(self.members) - 1].adjusted_rand, self.curve[0].adjusted_rand
-        if len(self.members) == 1:
+        n, n_joined = len(self.members), round(sum(self.weights)) if self.weights else len(self.members)
+        reached, alone = self.curve[n_joined - 1].adjusted_rand, self.curve[0].adjusted_rand
+        if n == 1:
             more = "; more networks together reach less" if len(self.curve) > 1 else ""
             return f"the best network: validation adjusted Rand score {reached:.4f}{more}"
-        best = f"the best {len(self.members)} networks together"
-        return f"{best}: validation adjusted Rand score {reached:.4f}; the best alone: {alone:.4f}"
+        is_best = [member.folder for member in self.members] == [Path(folder) for folder, _ in self.candidates[:n]]
+        best = f"the best {n} networks together" if is_best or not self.candidates else f"{n} networks together"
+        best_alone = max(score for _, score in self.candidates) if self.candidates else alone
+        return f"{best}: validation adjusted Rand score {reached:.4f}; the best alone: {best_alone:.4f}"
 
     def is_selected_from(self, networks: Sequence[Network]) -> bool:
-        """Whether the curve is of the best of these networks, so that choosing again would change nothing."""
-        ranked = _ranked(networks)[: max(len(self.curve), MAX_MEMBERS)]
-        known = [(Path(point.added).resolve(), point.alone) for point in self.curve]
+        """Whether members were selected among the best of these networks: doing so again would change nothing."""
+        ranked = ranked_by_score(networks)[: max(len(self.candidates), MAX_MEMBERS)]
+        known = [(Path(folder).resolve(), score) for folder, score in self.candidates]
         return known == [(network.folder.resolve(), network.scores["adjusted_rand"]) for network in ranked]
 
     def segment(
@@ -182,15 +188,26 @@ class Ensemble:
         """Write members.json and curve.csv, with paths relative to the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        names = [field.name for field in dataclasses.fields(CurvePoint)]
-        kept = [dataclasses.replace(point, added=os.path.relpath(point.added, folder)) for point in self.curve]
-        rows = [",".join(str(getattr(point, name)) for name in names) for point in kept]
-        write_text(folder / CURVE, "\n".join([",".join(names), *rows]) + "\n")
+        write_curve(folder, self.curve)
+        ones = (1.0,) * len(self.members)
         members = [
-            {"network": os.path.relpath(member.folder, folder), "adjusted_rand": member.scores["adjusted_rand"]}
-            for member in self.members
+            {
+                "network": os.path.relpath(member.folder, folder),
+                "adjusted_rand": member.scores["adjusted_rand"],
+                "weight": weight,
+                "temperature": temperature,
+            }
+            for member, weight, temperature in zip(
+                self.members, self.weights or ones, self.temperatures or ones, strict=True
+            )
         ]
-        write_json(folder / MEMBERS, {"ensemble": 1, "vote": self.vote, "members": members})
+        candidates = [
+            {"network": os.path.relpath(path, folder), "adjusted_rand": score} for path, score in self.candidates
+        ]
+        content = {"ensemble": 1, "vote": self.vote, "members": members, "candidates": candidates}
+        if self.calibration is not None:
+            content["calibration_error"] = dict(zip(("before", "after"), self.calibration, strict=True))
+        write_json(folder / MEMBERS, content)
 
     @classmethod
     def open(cls, folder: Path | str) -> "Ensemble":
@@ -202,88 +219,25 @@ class Ensemble:
         folder = Path(folder)
         entry = read_json(folder / MEMBERS)
         try:
-            members = tuple(Network.open(_joined(folder, row["network"])) for row in entry["members"])
+            members = tuple(Network.open(beside(folder, row["network"])) for row in entry["members"])
             vote = bool(entry["vote"])
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{folder / MEMBERS} is damaged: {error!r}") from None
-        return cls(members, vote, read_curve(folder / CURVE))
-
-
-def _ranked(networks: Sequence[Network]) -> list[Network]:
-    """Best validation adjusted Rand score first."""
-    return sorted(networks, key=lambda network: -network.scores["adjusted_rand"])
-
-
-def _joined(folder: Path, relative: str) -> Path:
-    """`ensemble` and `../trials/0001/network` as `trials/0001/network`."""
-    return Path(os.path.normpath(folder / relative))
-
-
-def read_curve(path: Path) -> tuple[CurvePoint, ...]:
-    """What a curve.csv says; nothing where there is none.
-
-    Raises:
-        KeyError, ValueError: It is damaged.
-    """
-    if not path.exists():
-        return ()
-    header, *rows = path.read_text(encoding="utf-8").strip().split("\n")
-    points = []
-    for row in rows:
-        entry = dict(zip(header.split(","), row.split(","), strict=True))
-        names = ("alone", "adjusted_rand", "mean_iou", "accuracy", "ambiguity")
-        numbers = {name: float(entry[name]) for name in names if name in entry}
-        points.append(CurvePoint(int(entry["n_members"]), str(_joined(path.parent, entry["added"])), **numbers))
-    return tuple(points)
-
-
-def _curve(
-    ranked: Sequence[Network],
-    data: Dataset,
-    vote: bool,
-    precision: str,
-    progress: Callable[[int, int], None] | None,
-) -> list[CurvePoint]:
-    """Add members one by one to running sums over the validation parts, kept in a temporary file."""
-    curve = []
-    with tempfile.TemporaryDirectory(prefix="genenet-") as folder:
-        sums = [
-            np.memmap(Path(folder) / str(i), np.float32, "w+", shape=(*part.shape, data.n_classes))
-            for i, part in enumerate(data.validation)
-        ]
-        square = 0.0  # over members so far: their ambiguity is the mean square less the square of the mean
-        n_voxels = sum(math.prod(part.shape) for part in data.validation)
-        for n_members, network in enumerate(ranked, 1):
-            predictor = MeanPredictor((network.predictor(precision),))
-            table = np.zeros((data.n_classes, data.n_classes), np.int64)
-            square_of_mean = 0.0
-            for part, total in zip(data.validation, sums, strict=True):
-                for box, answer in predict_part(predictor, part):
-                    said = as_votes(answer) if vote else answer
-                    total[box] += said
-                    square += _sum_of_squares(said)
-                    square_of_mean += _sum_of_squares(total[box]) / n_members**2
-                    table += count_box(part, box, total[box])
-            found = scores(table)
-            alone = network.scores["adjusted_rand"]
-            ambiguity = max(square / n_members - square_of_mean, 0.0) / n_voxels
-            curve.append(
-                CurvePoint(
-                    n_members,
-                    str(network.folder),
-                    alone,
-                    found.adjusted_rand,
-                    found.mean_iou,
-                    found.accuracy,
-                    ambiguity,
-                )
+            weights, temperatures = (
+                tuple(float(row.get(name, 1.0)) for row in entry["members"]) for name in ("weight", "temperature")
             )
-            if progress is not None:
-                progress(n_members, len(ranked))
-        del sums
-    return curve
-
-
-def _sum_of_squares(values: np.ndarray) -> float:
-    flat = np.ascontiguousarray(values).reshape(-1)
-    return float(np.dot(flat, flat))
+            candidates = tuple(
+                (str(beside(folder, row["network"])), float(row["adjusted_rand"]))
+                for row in entry.get("candidates", [])
+            )
+            errors = entry.get("calibration_error")
+            calibration = None if errors is None else (float(errors["before"]), float(errors["after"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder / MEMBERS} is damaged: {error!r}") from None
+        return cls(
+            members,
+            vote,
+            read_curve(folder),
+            weights if set(weights) != {1.0} else (),
+            temperatures if set(temperatures) != {1.0} else (),
+            candidates,
+            calibration,
+        )

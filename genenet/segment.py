@@ -5,13 +5,14 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from genenet import doubt
 from genenet.blocks import MAX_CORE_VOXELS, Answer, MeanPredictor
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
@@ -21,7 +22,7 @@ from genenet.interrupts import interrupts_between_steps
 from genenet.normalization import Normalization, with_channels
 from genenet.tiling import Box, Fit, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
-from genenet.wording import plural
+from genenet.wording import known_instead, plural
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class Map(NamedTuple):
     Attributes:
         extra: What its shape has beyond `(z, y, x)`.
         dtype: Of its voxels.
-        of: Makes a block of it from the networks' answer and the classes' indices.
+        of: Makes a block of it from the networks' answer and the classes' indices; values from 0 to 1, unless they are
+            classes.
         classes: The class table to be stored with it, if its voxels are classes.
     """
 
@@ -94,6 +96,24 @@ class Map(NamedTuple):
     dtype: np.dtype
     of: Callable[[Answer, np.ndarray], Any]
     classes: Sequence[SegmentationClass] | None = None
+
+    def block(self, answer: Answer, labels: np.ndarray) -> np.ndarray:
+        """Its voxels; as whole numbers, 255 stands for 1."""
+        values = self.of(answer, labels)
+        if self.classes is None and self.dtype == np.uint8:
+            values = np.rint(255 * np.clip(values, 0, 1))
+        return np.asarray(values).astype(self.dtype, copy=False)
+
+
+# What may be written beside the classes.
+EXTRAS: dict[str, Callable[[Answer, np.ndarray], Any]] = {
+    "probabilities": lambda answer, _: answer.probabilities,
+    "entropy": lambda answer, _: doubt.entropy(answer.probabilities),
+    "disagreement": lambda answer, _: doubt.disagreement(answer.probabilities, answer.member_entropy),
+    "margin": lambda answer, _: doubt.margin(answer.probabilities),
+    "distances": lambda answer, _: answer.distances,
+}
+EXTRA_DTYPES = ("float16", "uint8")
 
 
 def class_map(classes: Sequence[SegmentationClass]) -> Map:
@@ -114,8 +134,8 @@ def segment_volume(
     output: str | Path,
     *,
     identity: str,
-    probabilities: str | Path | None = None,
-    distances: str | Path | None = None,
+    extras: Mapping[str, str | Path] | None = None,
+    extras_dtype: str = "float16",
     overwrite: bool = False,
     max_voxels: int = MAX_CORE_VOXELS,
     progress: Callable[[int, int], None] | None = None,
@@ -131,9 +151,11 @@ def segment_volume(
         image: `(z, y, x)` or `(z, y, x, channels)`.
         output: `.ome.zarr`, `.zarr`, `.tif`, `.h5` or `.npy`, by suffix.
         identity: What tells these networks from others; a stopped run is continued by the same ones only.
-        probabilities: Also write class probabilities there, float16 `(z, y, x, classes)`.
-        distances: Also write distance maps there, float16 `(z, y, x)`: 0 at the border of an object to 1 at
+        extras: Also write these maps, by name, `(z, y, x)`, all from 0 to 1: `probabilities` `(z, y, x, classes)`;
+            `entropy`, how unsure the networks are together; `disagreement`, how unlike they are (mutual information);
+            `margin`, how far the most probable class is ahead; `distances`, 0 at the border of an object to 1 at
             `distance_cap` voxels from it, as in training.
+        extras_dtype: `float16`, or `uint8` with 255 for 1.
         overwrite: Replace outputs that exist.
         max_voxels: The largest block, in voxels.
         progress: Called with voxels done and voxels in all.
@@ -143,7 +165,7 @@ def segment_volume(
 
     Raises:
         InputError: An output exists, the image has another number of channels, an unfinished run was made by
-            other settings, or no network gives distances.
+            other settings, no network gives distances, or one network alone is to disagree.
     """
     volume = image if isinstance(image, Volume) else open_volume(image)
     wanted = len(predictor.members[0].normalization.mean)
@@ -155,19 +177,15 @@ def segment_volume(
     shape = volume.shape[:3]
     core = predictor.choose_core(shape, max_voxels)
     boxes = list(blocks(shape, core))
-    if distances is not None and not predictor.gives_distances:
-        raise InputError("none of the networks gives distances; train one with `distance_weight` above 0")
-    wanted_maps = (
-        (output, class_map(classes)),
-        (probabilities, Map((len(classes),), np.dtype(np.float16), lambda answer, _: answer.probabilities)),
-        (distances, Map((), np.dtype(np.float16), lambda answer, _: answer.distances)),
-    )
-    maps = [kind for target, kind in wanted_maps if target is not None]
-    targets = [str(target) for target, _ in wanted_maps if target is not None]
+    extras = dict(extras or {})
+    maps = [class_map(classes), *_extra_maps(extras, extras_dtype, predictor, len(classes))]
+    targets = [str(target) for target in (output, *extras.values())]
+    if len(set(targets)) < len(targets):
+        raise InputError(f"every map needs a file of its own, but got {', '.join(targets)}")
     for target in targets:
         place.check_free(target, overwrite=overwrite)
         place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
-    header = _digest(identity, volume, core, targets)
+    header = _digest(identity, volume, core, [*targets, extras_dtype])
     progress_file = Path(split_suffix(partial_path(place.target(output).path))[0] + ".txt")
     done = _Progress(progress_file, header)
     writers = _open_writers(targets, maps, volume, core, fresh=not done.done)
@@ -176,12 +194,13 @@ def segment_volume(
     n_total, n_voxels = int(np.prod(shape)), 0
     n_before = n_total - sum(_size(boxes[index]) for index in todo)
     with interrupts_between_steps() as check:
-        for index, answer in _answers(predictor, volume, [(index, boxes[index]) for index in todo], core):
+        asked = [(index, boxes[index]) for index in todo]
+        for index, answer in _answers(predictor, volume, asked, core, member_entropy="disagreement" in extras):
             labels = answer.probabilities.argmax(-1)
             counts = np.bincount(labels.ravel(), minlength=len(classes))
             z, y, x = boxes[index]
             for writer, kind in zip(writers, maps, strict=True):
-                writer.write((z, y, x), kind.of(answer, labels).astype(kind.dtype, copy=False))
+                writer.write((z, y, x), kind.block(answer, labels))
             for writer in writers:
                 writer.flush()
             done.add(index, counts)
@@ -195,6 +214,26 @@ def segment_volume(
     remove(progress_file)
     fractions = tuple(float(share) for share in np.sum(list(done.done.values()), 0) / n_total)
     return Summary(Path(output), time.monotonic() - started, n_voxels, len(todo), n_kept, fractions)
+
+
+def _extra_maps(names: Iterable[str], dtype: str, predictor: MeanPredictor, n_classes: int) -> list[Map]:
+    """What is written beside the classes.
+
+    Raises:
+        InputError: A map that nobody knows, or that these networks cannot give.
+    """
+    if dtype not in EXTRA_DTYPES:
+        raise InputError(f"maps are written as {' or '.join(EXTRA_DTYPES)}, but got {dtype!r}")
+    found = []
+    for name in names:
+        if name not in EXTRAS:
+            raise InputError(f"there is no map `{name}`; {known_instead(name, EXTRAS)}")
+        if name == "distances" and not predictor.gives_distances:
+            raise InputError("none of the networks gives distances; train one with `distance_weight` above 0")
+        if name == "disagreement" and len(predictor.members) == 1:
+            raise InputError("one network alone does not disagree; ask for `entropy`, or take an ensemble")
+        found.append(Map((n_classes,) if name == "probabilities" else (), np.dtype(dtype), EXTRAS[name]))
+    return found
 
 
 def _warn_of_other_intensities(volume: Volume, normalization: Normalization) -> None:
@@ -254,7 +293,12 @@ def _open_writers(
 
 
 def _answers(
-    predictor: MeanPredictor, volume: Volume, todo: Sequence[tuple[int, Box]], core: Sequence[int]
+    predictor: MeanPredictor,
+    volume: Volume,
+    todo: Sequence[tuple[int, Box]],
+    core: Sequence[int],
+    *,
+    member_entropy: bool,
 ) -> Iterator[tuple[int, Answer]]:
     """Answers block by block; the next block is read while the networks work on one."""
     fits: list[Fit] = predictor.fits(core)
@@ -269,4 +313,4 @@ def _answers(
             images = ahead.result()  # type: ignore[union-attr]
             ahead = pool.submit(read, todo[place + 1][1]) if place + 1 < len(todo) else None
             inside = tuple(slice(side.stop - side.start) for side in box)
-            yield index, predictor.predict(images, fits).inside(inside)
+            yield index, predictor.predict(images, fits, member_entropy=member_entropy).inside(inside)

@@ -11,32 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genenet.blocks import MeanPredictor, predict_part
-from genenet.dataset import Dataset
-from genenet.ensemble import MAX_MEMBERS
 from genenet.folder import writing
-from genenet.label_table import UNLABELLED
 from genenet.metrics import contingency, scores
 from genenet.network import Network
-from genenet.seeds import derived_seed
+from genenet.predictions import draw_sample, probabilities_at
+from genenet.selection import MAX_MEMBERS
 from search.goals import ENSEMBLE_AWARE
 from search.study import Study
 from search.trial import PROBABILITIES, Trial
 
 # Networks are compared on so many labelled voxels of the validation parts, drawn at random.
 N_VOXELS = 2**19
-
-
-class Sample(NamedTuple):
-    """Labelled voxels of the validation parts.
-
-    Attributes:
-        places: Per part their indices `(n, 3)`, in order.
-        labels: Of all, part after part, `(n,)`.
-    """
-
-    places: tuple[np.ndarray, ...]
-    labels: np.ndarray
 
 
 class Group(NamedTuple):
@@ -66,8 +51,8 @@ def contribution(study: Study, trial: Trial, network: Network, work: Path) -> di
         `ensemble_gain`, by how much the ensemble's adjusted Rand score on the sample is higher with it (0 if it is the
         first network); its `ambiguity` there; and `ensemble_aware`, the gain on top of its own score.
     """
-    sample = draw_sample(study.data, study.asked.seed)
-    own = probabilities_at(network, study.data, sample)
+    sample = draw_sample(study.data, study.asked.seed, N_VOXELS)
+    own = probabilities_at(network, study.data, sample).astype(np.float16)
     with writing(work / PROBABILITIES) as beside, beside.open("wb") as stream:
         np.savez(stream, probabilities=own)
     others = [other for other in study.trials() if other.number != trial.number and other.state["state"] == "done"]
@@ -84,36 +69,6 @@ def contribution(study: Study, trial: Trial, network: Network, work: Path) -> di
         "ambiguity": ambiguity(own, total / (before.n_members + 1)),
         ENSEMBLE_AWARE: alone + gain,
     }
-
-
-def draw_sample(data: Dataset, seed: int, n_voxels: int = N_VOXELS) -> Sample:
-    """Draw voxels; all that are labelled, if these are no more than asked for."""
-    rng = np.random.default_rng(derived_seed(seed, "validation sample"))
-    share = n_voxels / sum(int(part.count(data.n_classes).sum()) for part in data.validation)
-    places, labels = [], []
-    for part in data.validation:
-        found = []
-        for z in range(part.shape[0]):
-            plane = part.read_labels((z, 0, 0), (1, *part.shape[1:]))
-            chosen = np.argwhere((plane != UNLABELLED) & (rng.random(plane.shape) < share))
-            labels.append(plane[tuple(chosen.T)])
-            found.append(chosen + (z, 0, 0))
-        places.append(np.concatenate(found))
-    return Sample(tuple(places), np.concatenate(labels))
-
-
-def probabilities_at(network: Network, data: Dataset, sample: Sample) -> np.ndarray:
-    """What a network says about sampled voxels, float16 `(n, classes)`."""
-    predictor = MeanPredictor((network.predictor(),))
-    found = np.zeros((len(sample.labels), data.n_classes), np.float16)
-    first = 0
-    for part, places in zip(data.validation, sample.places, strict=True):
-        for box, answer in predict_part(predictor, part):
-            start, stop = np.array([side.start for side in box]), np.array([side.stop for side in box])
-            inside = np.flatnonzero(((places >= start) & (places < stop)).all(1))
-            found[first + inside] = answer[tuple((places[inside] - start).T)]
-        first += len(places)
-    return found
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray) -> float:

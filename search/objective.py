@@ -2,17 +2,13 @@
 
 import dataclasses
 import logging
-import math
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from genenet.blocks import MeanPredictor
-from genenet.dataset import Dataset
+from genenet.latency import seconds_per_megavoxel
 from genenet.network import Network
 from genenet.seeds import derived_seed
 from genenet.train import Record, Watcher, train_network
@@ -67,21 +63,6 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
     if trial.ran_out_of_memory:
         found["reason"] = "trained with half the batch, since memory ran out"
     return found
-
-
-def seconds_per_megavoxel(network: Network, data: Dataset, n_rounds: int = 5) -> float:
-    """How long a network takes for a million voxels, by the median of some blocks of the validation part."""
-    predictor, part = MeanPredictor((network.predictor(),)), data.validation[0]
-    core = predictor.choose_core(part.shape)
-    fits = predictor.fits(core)
-    images = predictor.read(part.read_image, (0, 0, 0), fits)
-    predictor.predict(images, fits)  # traces graphs
-    found = []
-    for _ in range(n_rounds):
-        started = time.perf_counter()
-        predictor.predict(images, fits)
-        found.append(time.perf_counter() - started)
-    return 1e6 * statistics.median(found) / math.prod(core)
 
 
 def replay(study: Study, trial: Trial, folder: Path, watch: Watcher | None = None) -> Network:

@@ -10,9 +10,10 @@ from test_study import create
 from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
 from genenet.network import Network
+from genenet.predictions import draw_sample, probabilities_at
 from genenet.settings import TrainingSettings, WindowSettings
 from search import goals
-from search.contribution import ambiguity, best_group, draw_sample, probabilities_at, score
+from search.contribution import ambiguity, best_group, score
 from search.goals import DIRECTIONS, front
 from search.worker import work
 
@@ -82,7 +83,8 @@ def test_objectives_are_measured(trained, data_file):
     sample = draw_sample(data, trained.asked.seed)
     assert len(sample.labels) == 2 * 64 * 64  # all there are
     first, second = (np.load(trained.folder / f"trials/000{n}/validation.npz")["probabilities"] for n in (0, 1))
-    np.testing.assert_array_equal(first, probabilities_at(trained.trials()[0].network(), data, sample))
+    expected = probabilities_at(trained.trials()[0].network(), data, sample)
+    np.testing.assert_array_equal(first, expected.astype(np.float16))
     total = first.astype(np.float32) + second
     gain = score(sample.labels, total) - score(sample.labels, first)
     assert table.loc[1, "ensemble_gain"] == pytest.approx(gain)
@@ -96,10 +98,10 @@ def test_objectives_are_measured(trained, data_file):
     assert table["latency_s_per_megavoxel"].idxmin() in found["trial"].tolist()
     # the ensemble's curve says the ambiguity of its members
     made = Ensemble.select(trained.networks(), data)
-    pair = [probabilities_at(Network.open(point.added), data, sample).astype(np.float32) for point in made.curve[:2]]
+    pair = [probabilities_at(Network.open(point.added), data, sample) for point in made.curve[:2]]
     assert made.curve[0].ambiguity == pytest.approx(0, abs=1e-6)
     expected = np.mean([ambiguity(each, (pair[0] + pair[1]) / 2) for each in pair])
-    assert made.curve[1].ambiguity == pytest.approx(expected, rel=1e-2)  # probabilities were kept as float16
+    assert made.curve[1].ambiguity == pytest.approx(expected, rel=1e-4)
     made.save(trained.folder / "ensemble")
     assert Ensemble.open(trained.folder / "ensemble").curve[1].ambiguity == pytest.approx(made.curve[1].ambiguity)
     fine("search", "report", trained.folder)

@@ -8,11 +8,14 @@ from scipy.ndimage import uniform_filter
 
 import genenet as gn
 from genenet.blocks import BlockPredictor, MeanPredictor, Slab, as_votes
+from genenet.calibration import expected_calibration_error, fit_temperature
+from genenet.doubt import sharpened
 from genenet.ensemble import Ensemble
 from genenet.folder import partial_path
 from genenet.network import save_network
 from genenet.normalization import Normalization
 from genenet.segment import segment_volume
+from genenet.selection_rules import Candidates, best_first, greedy, greedy_with_replacement, per_second
 from genenet.tiling import blocks, choose_core, fit_core
 from genenet.volume import open_volume
 
@@ -77,7 +80,7 @@ def test_seams_are_invisible(values, max_voxels, tmp_path):
     expected = expected.probabilities[: volume.shape[0], : volume.shape[1], : volume.shape[2]]
     segment_volume(
         mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=max_voxels,
-        probabilities=tmp_path / "p.npy",
+        extras={"probabilities": tmp_path / "p.npy"},
     )  # fmt: skip
     np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=2e-3)
     labels = np.load(tmp_path / "o.npy")
@@ -101,7 +104,7 @@ def test_a_mean_filter_equals_scipy(tmp_path):
     volume = image()
     segment_volume(
         mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=900,
-        probabilities=tmp_path / "p.npy",
+        extras={"probabilities": tmp_path / "p.npy"},
     )  # fmt: skip
     expected = 1 / (1 + np.exp(-uniform_filter(volume, size=(1, 3, 3), mode="mirror")))
     np.testing.assert_allclose(np.load(tmp_path / "p.npy")[..., 1], expected, atol=1e-3)
@@ -114,7 +117,7 @@ def test_members_of_different_geometry_are_averaged(tmp_path):
         path = tmp_path / f"{index}.npy"
         segment_volume(
             MeanPredictor(chosen), CLASSES, open_volume(volume), tmp_path / f"o{index}.npy", identity="a",
-            max_voxels=1500, probabilities=path,
+            max_voxels=1500, extras={"probabilities": path},
         )  # fmt: skip
         parts.append(np.load(path).astype(np.float32))
     np.testing.assert_allclose(parts[3], sum(parts[:3]) / 3, atol=2e-3)
@@ -130,7 +133,7 @@ def test_distance_maps_are_those_of_the_members_that_have_them(tmp_path):
     assert expected.std() > 1e-3
     paths = {name: tmp_path / f"{name}.npy" for name in ("probabilities", "distances")}
     segment_volume(
-        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=1500, **paths
+        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=1500, extras=paths
     )  # fmt: skip
     np.testing.assert_allclose(np.load(paths["distances"]), expected, atol=2e-3)
     assert np.load(paths["distances"]).dtype == np.float16
@@ -138,7 +141,7 @@ def test_distance_maps_are_those_of_the_members_that_have_them(tmp_path):
     with pytest.raises(gn.InputError, match="none of the networks gives distances"):
         segment_volume(
             MeanPredictor((predictor(0),)), CLASSES, open_volume(volume), tmp_path / "q.npy", identity="a",
-            distances=tmp_path / "d.npy",
+            extras={"distances": tmp_path / "d.npy"},
         )  # fmt: skip
     assert not (tmp_path / "q.npy").exists()
 
@@ -320,3 +323,147 @@ def test_only_shallow_windows_ask_for_slabs(depth, slab):
     member = BlockPredictor(None, net.plan_layers(), PLAIN, net.window_shape())
     assert member.slab == slab
     assert member.stride[0] == (slab.keep if slab else 1)
+
+
+# -- doubt, weights, temperatures ---
+
+
+def answers(mean, volume):
+    """What an ensemble says about a whole volume, and each member alone."""
+    fits = mean.fits(mean.choose_core(volume.shape, 10**9))
+    images = mean.read(open_volume(volume).read_mirrored, (0, 0, 0), fits)[..., None]
+    box = tuple(slice(0, n) for n in volume.shape)
+    alone = [
+        MeanPredictor((m,)).predict(images, [f]).inside(box).probabilities
+        for m, f in zip(mean.members, fits, strict=True)
+    ]
+    return mean.predict(images, fits, member_entropy=True).inside(box), alone
+
+
+def test_doubt_is_that_of_the_mean_and_of_the_members(tmp_path):
+    """The mutual information is the mean divergence of members from their mean, by Kullback and Leibler."""
+    mean = MeanPredictor((predictor(0), predictor(1), predictor(2)))
+    volume = image()
+    _, alone = answers(mean, volume)
+    expected = np.mean(alone, 0)
+    paths = {name: tmp_path / f"{name}.npy" for name in ("entropy", "disagreement", "margin")}
+    segment_volume(
+        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", max_voxels=1500, extras=paths
+    )  # fmt: skip
+    found = {name: np.load(path).astype(np.float32) for name, path in paths.items()}
+    np.testing.assert_allclose(found["entropy"], -(expected * np.log2(expected)).sum(-1), atol=1e-3)
+    apart = np.mean([(p * np.log2(p / expected)).sum(-1) for p in alone], 0)
+    np.testing.assert_allclose(found["disagreement"], apart, atol=1e-3)
+    np.testing.assert_allclose(found["margin"], abs(expected[..., 0] - expected[..., 1]), atol=1e-3)
+    segment_volume(
+        mean, CLASSES, open_volume(volume), tmp_path / "w.npy", identity="a", extras_dtype="uint8",
+        extras={"entropy": tmp_path / "whole.npy"},
+    )  # fmt: skip
+    whole = np.load(tmp_path / "whole.npy")
+    assert whole.dtype == np.uint8
+    np.testing.assert_allclose(whole / 255, found["entropy"], atol=0.003)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"extras": {"entropie": "e.npy"}}, "there is no map `entropie`; did you mean `entropy`"),
+        ({"extras": {"disagreement": "d.npy"}}, "one network alone does not disagree"),
+        ({"extras": {"entropy": "e.npy"}, "extras_dtype": "int8"}, "written as float16 or uint8, but got 'int8'"),
+        ({"extras": {"entropy": "e.npy", "margin": "e.npy"}}, "every map needs a file of its own"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gn.InputError, match=message):
+        segment_volume(MeanPredictor((predictor(),)), CLASSES, open_volume(image()), "o.npy", identity="a", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_members_count_by_weight_and_temperature():
+    members, volume = (predictor(0), predictor(1)), image()
+    _, alone = answers(MeanPredictor(members), volume)
+    weighted = answers(MeanPredictor(members, weights=(3.0, 1.0)), volume)[0].probabilities
+    np.testing.assert_allclose(weighted, (3 * alone[0] + alone[1]) / 4, atol=1e-6)
+    logits = [np.log(p[..., 1] / p[..., 0]) for p in alone]
+    cooled = answers(MeanPredictor(members, temperatures=(2.0, 0.5)), volume)[0].probabilities[..., 1]
+    np.testing.assert_allclose(
+        cooled, (1 / (1 + np.exp(-logits[0] / 2)) + 1 / (1 + np.exp(-logits[1] * 2))) / 2, atol=1e-5
+    )
+
+
+# -- selection and calibration ---
+
+
+def said(labels, n_right, strength, seed):
+    """A network of two classes that is right about the first voxels, and so sure of everything."""
+    right = np.arange(len(labels)) < n_right
+    right = np.random.default_rng(seed).permutation(right)
+    chosen = np.where(right, labels, 1 - labels)
+    return np.where(np.arange(2) == chosen[:, None], strength, 1 - strength)
+
+
+def test_greedy_selection_never_scores_less_than_it_could():
+    """The first choice is the best network; every later one is the best addition, by trying all."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400).astype(np.uint8)
+    members = [said(labels, n, 0.6 + 0.03 * n % 7 / 10, n) for n in range(320, 250, -10)]
+    candidates = Candidates(labels, members)
+    for rule, again in ((greedy, False), (greedy_with_replacement, True)):
+        order, total = rule(candidates, 5), 0
+        assert len(order) == 5 and (again or len(set(order)) == 5)
+        for place, number in enumerate(order):
+            allowed = [n for n in range(len(members)) if again or n not in order[:place]]
+            best = max(candidates.score(total + members[n]) for n in allowed)
+            total = total + members[number]
+            assert candidates.score(total) == best
+    assert best_first(candidates, 3) == [0, 1, 2]
+    assert greedy(candidates, 99) and len(greedy(candidates, 99)) == len(members)
+
+
+def test_the_limit_of_time_is_kept():
+    labels = np.tile(np.array([0, 1], np.uint8), 100)
+    members = [said(labels, 190, 0.8, 0), said(labels, 180, 0.8, 1), said(labels, 150, 0.8, 2)]
+    seconds = [10.0, 1.0, 0.5]
+    candidates = Candidates(labels, members, seconds)
+    assert per_second(0.4)(candidates, 9) == []
+    assert per_second(1.2)(candidates, 9) == [1]  # more per second than the third, though that is faster
+    assert set(per_second(1.6)(candidates, 9)) == {1, 2}
+    assert set(per_second(100)(candidates, 9)) == {0, 1, 2}
+
+
+def test_a_temperature_mends_what_is_too_sure():
+    """Labels drawn from known probabilities, which are then sharpened: the temperature that was put in comes out."""
+    rng = np.random.default_rng(0)
+    true = rng.dirichlet((1, 1, 1), 60_000)
+    labels = (rng.random(60_000)[:, None] > true.cumsum(-1)).sum(-1).astype(np.uint8)
+    shown = sharpened(true, 0.4)
+    assert fit_temperature(labels, shown) == pytest.approx(1 / 0.4, rel=0.03)
+    assert fit_temperature(labels, true) == pytest.approx(1, rel=0.03)
+    before, after = (expected_calibration_error(labels, p) for p in (shown, sharpened(shown, 1 / 0.4)))
+    assert before > 0.1 and after < 0.01
+
+
+def test_ensembles_are_selected_by_rules_and_calibrated(networks, data_settings, tmp_path):
+    data = gn.Dataset.open(data_settings)
+    cache = tmp_path / "predictions"
+    made = Ensemble.select(networks, data, rule="greedy_with_replacement", max_members=5, calibrate=True, cache=cache)
+    assert len(list(cache.iterdir())) == len(networks)
+    assert len(made.curve) == 5 and len(made.temperatures) == len(made.members)
+    assert made.calibration is not None and 0 <= made.calibration[1] <= 1
+    made.save(tmp_path / "ensemble")
+    again = Ensemble.open(tmp_path / "ensemble")
+    assert (again.weights, again.temperatures, again.identity) == (made.weights, made.temperatures, made.identity)
+    assert again.calibration == pytest.approx(made.calibration)
+    assert again.is_selected_from(networks) and not again.is_selected_from(networks[:1])
+    n_joined = round(sum(made.weights)) if made.weights else len(made.members)
+    assert again.score(data).adjusted_rand == pytest.approx(made.curve[n_joined - 1].adjusted_rand, abs=1e-6)
+    for network in networks:  # read, not worked out again
+        (network.folder / "model.keras").unlink()
+    assert Ensemble.select(networks, data, rule="greedy", cache=cache).curve[0].alone == made.curve[0].alone
+    with pytest.raises(gn.InputError, match="there is no rule `greedily` to select by; did you mean `greedy`"):
+        Ensemble.select(networks, data, rule="greedily")
+    with pytest.raises(gn.InputError, match="belong together"):
+        Ensemble.select(networks, data, rule="per_second")
+    with pytest.raises(gn.InputError, match="`weights` must be 1 positive number"):
+        Ensemble((networks[0],), weights=(0.0,))

@@ -121,10 +121,15 @@ def evaluate(
 def ensemble(
     study: Annotated[Path, typer.Argument(help="The study whose networks are candidates.")],
     max_members: Annotated[int, typer.Option(help="The largest ensemble tried.", min=1)] = 15,
+    rule: Annotated[
+        str, typer.Option(help="Who joins next: best, greedy, greedy_with_replacement, or per_second with --limit.")
+    ] = "best",
+    limit: Annotated[float | None, typer.Option(help="Seconds per million voxels that the ensemble may take.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Fit one temperature per network first.")] = False,
     vote: Annotated[bool, typer.Option("--vote", help="Majority vote instead of mean probabilities.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the n best networks of a study, n by validation score; write members and the whole curve."""
+    """Choose the members of an ensemble by what they say about the validation part; write them and the curve."""
     from genenet.device import import_keras
 
     import_keras()
@@ -133,7 +138,17 @@ def ensemble(
 
     opened = Study.open(study)
     with progress("selecting") as shown:
-        chosen = Ensemble.select(opened.networks(), opened.data, max_members=max_members, vote=vote, progress=shown)
+        chosen = Ensemble.select(
+            opened.networks(),
+            opened.data,
+            rule=rule,
+            max_members=max_members,
+            limit_s_per_megavoxel=limit,
+            calibrate=calibrate,
+            vote=vote,
+            cache=opened.folder / "predictions",
+            progress=shown,
+        )
     chosen.save(opened.folder / "ensemble")
     rows = [
         {"n": p.n_members, "alone": p.alone, "adjusted_rand": p.adjusted_rand, "mean_iou": p.mean_iou}
@@ -151,9 +166,13 @@ def segment(
     image: Annotated[str, typer.Argument(help="The volume.")],
     output: Annotated[Path, typer.Argument(help=".ome.zarr, .tif, .h5 or .npy, by suffix.")],
     probabilities: Annotated[Path | None, typer.Option(help="Also write class probabilities here.")] = None,
+    entropy: Annotated[Path | None, typer.Option(help="Also write here how unsure the networks are, 0 to 1.")] = None,
+    disagreement: Annotated[Path | None, typer.Option(help="... how much the members differ, 0 to 1.")] = None,
+    margin: Annotated[Path | None, typer.Option(help="... how far the most probable class is ahead, 0 to 1.")] = None,
     distances: Annotated[
         Path | None, typer.Option(help="Also write distance maps here; for networks with a distance head.")
     ] = None,
+    maps_dtype: Annotated[str, typer.Option(help="Of these maps: float16, or uint8 with 255 for 1.")] = "float16",
     precision: Precision = "auto",
     block: Annotated[int | None, typer.Option(help="The largest block, in megavoxels.")] = None,
     overwrite: Overwrite = False,
@@ -179,13 +198,15 @@ def segment(
         say(f"would segment {image} {volume.shape} with {names} into {output}{replaced}")
         return
     options = {} if block is None else {"max_voxels": block * 2**20}
+    asked = {"probabilities": probabilities, "entropy": entropy, "disagreement": disagreement, "margin": margin}
+    asked["distances"] = distances
     with progress("segmenting") as shown:
         done = members.segment(
             volume,
             output,
             precision=precision,
-            probabilities=probabilities,
-            distances=distances,
+            extras={name: path for name, path in asked.items() if path is not None},
+            extras_dtype=maps_dtype,
             overwrite=overwrite,
             progress=shown,
             **options,

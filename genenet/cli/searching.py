@@ -180,7 +180,7 @@ def finish(opened: Any, image: str | None) -> None:
     chosen = Ensemble.open(folder) if (folder / MEMBERS).exists() else None
     if chosen is None or not chosen.is_selected_from(networks):
         with progress("selecting members") as shown:
-            chosen = Ensemble.select(networks, opened.data, progress=shown)
+            chosen = Ensemble.select(networks, opened.data, cache=opened.folder / "predictions", progress=shown)
         chosen.save(folder)
     say(chosen.summary())
     if image is not None:

@@ -5,10 +5,11 @@ import logging
 import math
 from typing import Any
 
-from genenet.ensemble import CURVE, MEMBERS, read_curve
+from genenet.ensemble import MEMBERS
 from genenet.errors import InputError
 from genenet.folder import read_json
 from genenet.genes import UNet
+from genenet.selection import read_curve
 from search import goals
 from search.lease import server_time
 from search.study import Study
@@ -202,14 +203,14 @@ def _read_ensemble(study: Study, finished: list[Finished]) -> Chosen | None:
         entry = read_json(folder / MEMBERS)
         numbers = {network.trial.network_folder.resolve(): network.number for network in finished}
         members = tuple(numbers.get((folder / row["network"]).resolve()) for row in entry["members"])
-        points = read_curve(folder / CURVE)
+        points = read_curve(folder)
     except (InputError, KeyError, TypeError, ValueError) as error:
         logger.warning("the ensemble in %s is damaged: %s", folder, error)
         return None
     if not members:
         return None
-    alone = [point.alone for point in points]
-    is_current = not alone or alone == [network.adjusted_rand for network in finished[: len(alone)]]
+    among = [row["adjusted_rand"] for row in entry.get("candidates", [])] or [point.alone for point in points]
+    is_current = not among or among == [network.adjusted_rand for network in finished[: len(among)]]
     known = [point.ambiguity for point in points[len(members) - 1 : len(members)] if math.isfinite(point.ambiguity)]
     curve = tuple(point.adjusted_rand for point in points)
     return Chosen(members, bool(entry.get("vote")), curve, is_current, known[0] if known else None)
