@@ -275,7 +275,8 @@ class MeanPredictor:
             inside = tuple(slice(a - b, a - b + n) for a, b, n in zip(lead, fit.lead, fit.input, strict=True))
             answer = member.predict(normalized[member.normalization][inside], fit)
             own = sharpened(answer.probabilities, temperature)
-            probabilities.add(as_votes(own) if self.vote else own, weight)
+            own = as_votes(own) if self.vote else own
+            probabilities.add(own, weight)
             if member_entropy:
                 entropies.add(entropy(own), weight)
             if answer.distances is not None:

@@ -1,9 +1,12 @@
 """Where a volume is held while networks learn from it: in this process's memory, or in one that processes share."""
 
 import dataclasses
+import errno
 import hashlib
+import logging
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,16 @@ import numpy as np
 from genenet.folder import writing
 from genenet.volume import Volume, open_volume
 
+logger = logging.getLogger("genenet")
+
 # Volumes up to this many bytes are held in memory; larger ones are read piece by piece.
 IN_MEMORY_BYTES = 2**31
 
 # Volumes up to this many bytes are put into a shared folder as plain arrays; larger ones are read piece by piece.
 MAPPED_BYTES = 2**37
+
+# So much room is left for everything else.
+SPARE_BYTES = 2**26
 
 # So many bytes are copied at once.
 SLAB_BYTES = 2**26
@@ -39,14 +47,12 @@ def mapped(volume: Volume, folder: Path, limit: int = MAPPED_BYTES) -> Volume:
     """The volume as a plain array in a folder, mapped into memory: processes of a machine hold it once for all.
 
     The array is written when it is not there yet; a file that changed gets another one. `.npy` files are plain arrays.
+    Where there is no room, the volume is read from its own file piece by piece.
 
     Args:
         volume: What was opened from a path.
         folder: Where arrays are kept.
         limit: Bytes; larger volumes stay as they are.
-
-    Raises:
-        OSError: There is no room.
     """
     if not isinstance(volume.source, (str, os.PathLike)) or n_bytes(volume) > limit:
         return volume
@@ -54,8 +60,8 @@ def mapped(volume: Volume, folder: Path, limit: int = MAPPED_BYTES) -> Volume:
     if source.suffix == ".npy":
         return volume
     path = folder / f"{source.name.replace(':', '_').split('.')[0]}-{_version(volume)}.npy"
-    if not path.exists():
-        _write(volume, path)
+    if not path.exists() and not _write(volume, path):
+        return volume
     return _like(volume, path)
 
 
@@ -74,7 +80,22 @@ def _version(volume: Volume) -> str:
     return hashlib.blake2b(repr(said).encode(), digest_size=6).hexdigest()
 
 
-def _write(volume: Volume, path: Path) -> None:
+def _write(volume: Volume, path: Path) -> bool:
+    """Write a volume as a plain array; False where there is no room."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if shutil.disk_usage(path.parent).free < n_bytes(volume) + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        _copy(volume, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.warning("%s is read piece by piece: there is no room for it in %s", volume.name, path.parent)
+        return False
+    return True
+
+
+def _copy(volume: Volume, path: Path) -> None:
     depth, height, width = volume.shape[:3]
     n_slices = max(1, SLAB_BYTES * depth // max(n_bytes(volume), 1))
     header = {"descr": np.lib.format.dtype_to_descr(volume.dtype), "fortran_order": False, "shape": volume.shape}

@@ -16,6 +16,7 @@ from genenet.seeds import derived_seed
 
 # Networks are compared on so many labelled voxels at the most, drawn at random: 80 MB per network and 5 classes.
 N_VOXELS = 2**22
+MOST_NUMBERS = 2**25  # voxels times classes
 CHUNK = 2**16
 
 
@@ -32,7 +33,8 @@ class Sample(NamedTuple):
 
 
 def draw_sample(data: Dataset, seed: int = 0, n_voxels: int = N_VOXELS) -> Sample:
-    """Draw voxels; all that are labelled, if these are no more than asked for."""
+    """Draw voxels; all that are labelled, if these are no more than asked for. Of many classes, fewer voxels."""
+    n_voxels = min(n_voxels, MOST_NUMBERS // data.n_classes)
     rng = np.random.default_rng(derived_seed(seed, "validation sample"))
     share = n_voxels / sum(int(part.count(data.n_classes).sum()) for part in data.validation)
     places, labels = [], []
@@ -73,7 +75,8 @@ def probabilities_at(
     for part, places in zip(data.validation, sample.places, strict=True):
         for box, answer in predict_part(predictor, part):
             start, stop = np.array([side.start for side in box]), np.array([side.stop for side in box])
-            inside = np.flatnonzero(((places >= start) & (places < stop)).all(1))
+            low, high = np.searchsorted(places[:, 0], (start[0], stop[0]))  # places are in order of z
+            inside = low + np.flatnonzero(((places[low:high] >= start) & (places[low:high] < stop)).all(1))
             found[first + inside] = answer[tuple((places[inside] - start).T)]
         first += len(places)
     if path is not None:

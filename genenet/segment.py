@@ -69,7 +69,8 @@ class _Progress:
                     f"{path} belongs to an unfinished segmentation with other settings; "
                     "use the same ones to continue it, or remove the .part files"
                 )
-            # A line without its newline was being written when the process died.
+            # A line without its newline was being written when the process died; nothing may be joined to it.
+            path.write_text("\n".join([first, *rest[:-1], ""]), encoding="utf-8")
             rows = [[int(number) for number in line.split()] for line in rest[:-1]]
             self.done = {index: counts for index, *counts in rows}
         else:
@@ -185,7 +186,7 @@ def segment_volume(
     for target in targets:
         place.check_free(target, overwrite=overwrite)
         place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
-    header = _digest(identity, volume, core, [*targets, extras_dtype])
+    header = _digest(identity, volume, core, [*targets, *extras, extras_dtype])
     progress_file = Path(split_suffix(partial_path(place.target(output).path))[0] + ".txt")
     done = _Progress(progress_file, header)
     writers = _open_writers(targets, maps, volume, core, fresh=not done.done)

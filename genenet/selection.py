@@ -90,6 +90,8 @@ def select_members(
         said.append(probabilities_at(network, data, sample, precision=precision, cache=cache))
         if progress is not None:
             progress(len(said), len(ranked))
+    if calibrate and vote:
+        raise InputError("`calibrate` changes how sure members are, which `vote` does not ask; leave one of them out")
     temperatures = [fit_temperature(sample.labels, each) if calibrate else 1.0 for each in said]
     calibrated = [sharpened(each, temperature) for each, temperature in zip(said, temperatures, strict=True)]
     counted = [as_votes(each) for each in calibrated] if vote else calibrated
@@ -102,7 +104,8 @@ def select_members(
     chosen = order[: max(curve, key=lambda point: point.adjusted_rand).n_members]
     members = list(dict.fromkeys(chosen))
     weights = tuple(float(chosen.count(number)) for number in members)
-    errors = [expected_calibration_error(sample.labels, _mean(each, chosen)) for each in (said, calibrated)]
+    pairs = (said, calibrated) if calibrate else ()
+    errors = [expected_calibration_error(sample.labels, _mean(each, chosen)) for each in pairs]
     return Selection(
         tuple(ranked[number] for number in members),
         tuple(curve),

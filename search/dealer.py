@@ -31,10 +31,10 @@ MAX_REJECTED_IN_A_ROW = 500
 LEAST_FREE_BYTES = 4_000_000
 
 
-def wait_for_space(folder: Path, poll_s: float = 5.0) -> None:
+def wait_for_space(folder: Path, poll_s: float = 5.0, n_bytes: int = LEAST_FREE_BYTES) -> None:
     """Wait until a folder's disk has some room."""
     waited = False
-    while shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+    while shutil.disk_usage(folder).free < n_bytes:
         if not waited:
             logger.warning("%s: the disk is full; waiting for some room", folder)
         waited = True
@@ -214,16 +214,9 @@ class Dealer:
         """Whether nothing more is to be drawn."""
         asked, unsettled = self.study.asked, self._survey()
         n_drawn = sum(counts(trial.state) for trial in unsettled) + sum(each for each, _ in self._settled.values())
-        if asked.n_trials is not None and n_drawn >= asked.n_trials:
-            return True
-        if asked.trial_hours is not None:
-            worked_s = sum(trial.worked_s() for trial in unsettled) + sum(each for _, each in self._settled.values())
-            if worked_s >= 3600 * asked.trial_hours:
-                return True
-        begun = self.study.begun()
-        if asked.total_hours is None or begun is None:
-            return False
-        return server_time(self.study.folder) - begun >= 3600 * asked.total_hours
+        worked_s = sum(each for _, each in self._settled.values())
+        worked_s += sum(trial.worked_s() for trial in unsettled) if asked.trial_hours is not None else 0.0
+        return asked.is_spent(n_drawn, worked_s, self.study.passed_s() if asked.total_hours is not None else 0.0)
 
     def _adopt_unborn(self, born: set[int]) -> bool:
         """Finish what a process began that was killed before the trial's folder was whole; whether any had."""
@@ -238,6 +231,8 @@ class Dealer:
         """Write a trial's folder; None where its blueprint is rejected."""
         study = self.study
         trial = Trial(study.folder / "trials" / f"{asked.number:04d}")
+        if (trial.folder / "state.json").exists():
+            return None  # somebody else brought it about, where locks do not hold
         given = asked.user_attrs.get("blueprint")
         net = from_dict(given) if given is not None else study.space.sample(suggesting(asked))
         room = min(part.shape for part in study.data.training)

@@ -73,31 +73,37 @@ class Comparison:
     """A trial that is compared with others while it is trained.
 
     Args:
-        study: Optuna's.
         number: The trial's.
         training: How it is trained.
         may_stop: Whether it may be stopped; else it is only something to compare others with.
     """
 
-    def __init__(self, study: optuna.Study, number: int, training: TrainingSettings, *, may_stop: bool) -> None:
-        known = study.get_trials(deepcopy=False)[number]
-        self._trial = optuna.trial.Trial(study, known._trial_id)
-        self._reported = set(known.intermediate_values)
-        self._best = max(known.intermediate_values.values(), default=-math.inf)
-        self._training, self._may_stop = training, may_stop
+    def __init__(self, number: int, training: TrainingSettings, *, may_stop: bool) -> None:
+        self._number, self._training, self._may_stop = number, training, may_stop
+        self._best = -math.inf
 
-    def report(self, step: int, seconds: float, score: float) -> None:
-        """Say what a validation gave.
+    def report(self, study: optuna.Study, step: int, seconds: float, score: float) -> None:
+        """Say what a validation gave; once or more than once.
+
+        Args:
+            study: Optuna's.
+            step: Steps done.
+            seconds: Of training.
+            score: The higher the better.
 
         Raises:
             StoppedEarly: Others were better at this point.
         """
         number = report_number(self._training, step, seconds)
         self._best = max(self._best, score)
-        if number == 0 or number in self._reported:
+        if number == 0:
             return
-        self._trial.report(self._best, number)
-        self._reported.add(number)
-        if self._may_stop and number < N_REPORTS and self._trial.should_prune():
+        known = study.get_trials(deepcopy=False)[self._number]
+        self._best = max(self._best, *known.intermediate_values.values(), score)
+        trial = optuna.trial.Trial(study, known._trial_id)
+        if number not in known.intermediate_values:
+            trial.report(self._best, number)
+        # Asked for those too that go on in any case: the pruners keep in the trial what others are compared with.
+        if trial.should_prune() and self._may_stop and number < N_REPORTS:
             reason = f"stopped early at step {step}: {self._best:.4f} was less than others had by then"
             raise StoppedEarly(reason, adjusted_rand=self._best, steps=step, seconds=round(seconds, 1))

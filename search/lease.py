@@ -65,6 +65,12 @@ def _create_without_links(path: Path, content: Path) -> bool:
     return True
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """A record; nothing of one whose process was killed before it was filled in, as may be without links."""
+    found: dict[str, Any] = read_json(path) if path.stat().st_size else {}
+    return found
+
+
 def server_time(folder: Path) -> float:
     """Seconds by the clock of the machine that keeps a folder; by this one's where nothing may be written there."""
     probe = folder / f".clock.{secrets.token_hex(6)}"
@@ -148,13 +154,12 @@ class Attempt:
     @property
     def worker(self) -> dict[str, Any]:
         """Whose turn it is."""
-        found: dict[str, Any] = read_json(self.path)
-        return found
+        return _read(self.path)
 
     @property
     def ending(self) -> dict[str, Any] | None:
         """`how` it ended and what belongs to it; None while it goes on, or seems to."""
-        return read_json(self.end_path) if self.end_path.exists() else None
+        return {"how": "lost", **_read(self.end_path)} if self.end_path.exists() else None
 
     @property
     def step(self) -> int | None:
@@ -219,7 +224,7 @@ class Lease:
         """Take the next attempt at a trial; None where somebody else did."""
         attempt = Attempt(folder, number)
         attempt.work.mkdir(parents=True, exist_ok=True)
-        record = {"attempt": number, "time": round(time.time(), 1), **this_worker()}
+        record = {"attempt": number, "time": round(server_time(attempt.path.parent), 1), **this_worker()}
         return cls(attempt, lease_s) if create(attempt.path, record) else None
 
     def check(self) -> None:
@@ -236,6 +241,8 @@ class Lease:
             try:
                 os.utime(self.attempt.path)
                 self._is_lost = self._is_lost or self.attempt.end_path.exists()
+            except FileNotFoundError:  # somebody removed the trial
+                self._is_lost = True
             except OSError as error:  # a full disk or a server that is away; the lease ends if it lasts
                 logger.warning("%s: no heartbeat: %s", self.attempt.path, error)
 

@@ -13,6 +13,7 @@ from genenet.network import Network
 from genenet.seeds import derived_seed
 from genenet.train import Record, Watcher, train_network
 from search.contribution import contribution
+from search.dealer import patiently
 from search.early_stopping import Comparison
 from search.goals import ENSEMBLE_AWARE, LATENCY
 from search.study import Study
@@ -33,7 +34,7 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
     comparison = None
     if study.asked.early_stopping is not None:
         drawn = not trial.state.get("enqueued")
-        comparison = Comparison(study.optuna_study, trial.number, study.training, may_stop=drawn)
+        comparison = Comparison(trial.number, study.training, may_stop=drawn)
 
     def watch(step: int, seconds: float, record: Record | None) -> None:
         if record is None:
@@ -50,7 +51,9 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
         if comparison is not None:
             with study.lock:  # as everything that writes to the storage
                 study.refresh()
-                comparison.report(step, seconds, record.adjusted_rand)
+                patiently(
+                    study, lambda: comparison.report(study.optuna_study, step, seconds, record.adjusted_rand)
+                )  # fmt: skip
 
     work = trial.attempts[-1].work
     keras.backend.clear_session()  # what the trial before left behind

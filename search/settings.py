@@ -26,8 +26,8 @@ class SearchSettings:
 
     Attributes:
         n_trials: Networks to draw from the space, beside those that are enqueued; None for as many as hours allow.
-        trial_hours: No trial begins once work on trials has taken so many hours, all workers added up.
-        total_hours: No trial begins so many hours after the first one did.
+        trial_hours: None is drawn once work on trials has taken so many hours, all workers added up.
+        total_hours: None is drawn so many hours after the first trial began.
         fair: What all networks get the same amount of: `steps` of training, or `time`. Whatever would end one of them
             before is refused. None lets both limits hold, whichever comes first.
         sampler: One of `SAMPLERS`.
@@ -101,6 +101,17 @@ class SearchSettings:
         """What ends the search, by name."""
         names = ("n_trials", "trial_hours", "total_hours")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def is_spent(self, n_drawn: int, worked_s: float, passed_s: float) -> bool:
+        """Whether no further trial is to be drawn.
+
+        Args:
+            n_drawn: Trials that count towards the budget.
+            worked_s: Seconds that workers spent on trials, all added up.
+            passed_s: Seconds since the first trial began.
+        """
+        used = {"n_trials": n_drawn, "trial_hours": worked_s / 3600, "total_hours": passed_s / 3600}
+        return any(used[name] >= limit for name, limit in self.budget().items())
 
     def fitted(self, training: TrainingSettings) -> TrainingSettings:
         """How a network is trained in a comparison that is fair.

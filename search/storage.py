@@ -50,7 +50,8 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         InputError: The database cannot be reached, or its driver is missing.
     """
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        # Its lock is a link to the path as it is given: a relative one would lead nowhere, and be waited for forever.
+        return JournalStorage(JournalFileBackend(str((folder / JOURNAL).absolute())))
     import sqlalchemy
 
     url = check_url(url)
@@ -70,7 +71,7 @@ def mend(folder: Path) -> None:
 
     Optuna passes over half a line at the end, but the next one would be joined to it, and nothing could be read again.
     """
-    path = folder / JOURNAL
+    path = (folder / JOURNAL).absolute()
     if not _ends_in_half_a_line(path):
         return
     lock = JournalFileSymlinkLock(str(path))

@@ -67,7 +67,7 @@ class Study:
 
     def _read(self) -> None:
         path = self.folder / "study.yaml"
-        before = getattr(self, "asked", None)
+        before = getattr(self, "_stored", None)
         self._version = _version(path)
         self.settings = read_yaml(path)
         try:
@@ -76,7 +76,8 @@ class Study:
             self.training = TrainingSettings.from_dict(self.settings["training"], "study.yaml: training")
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: {error!r}") from None
-        if before is None or before.storage != self.asked.storage:
+        self._stored = self.asked.storage, self.storage_name
+        if before != self._stored:
             self._optuna: optuna.Study | None = None
 
     def refresh(self) -> None:
@@ -92,7 +93,9 @@ class Study:
             InputError: A value that cannot be.
         """
         content = {**read_yaml(self.folder / "study.yaml"), **as_yaml(values)}
-        content = {key: value for key, value in content.items() if value is not None or key == "n_trials"}
+        for name, value in values.items():
+            if value is None and name != "n_trials":
+                content.pop(name)
         SearchSettings.from_dict(content)
         write_yaml(self.folder / "study.yaml", content)
         self._read()
@@ -154,20 +157,26 @@ class Study:
         folder = Path(folder)
         path = folder / "study.yaml"
         content = as_yaml(content)
-        if path.exists():
-            refuse_other_settings(read_yaml(path), content, folder)
-        else:
+        if not path.exists():  # what is refused leaves nothing behind
+            from search.warm_start import trials_of
+
+            for earlier in warm_start:
+                trials_of(cls.open(earlier), space, settings.objectives, training.windows.batch_size)
             if settings.storage is not None:
-                open_storage(settings.storage, folder)  # while nothing is written
+                open_storage(settings.storage, folder)
             (folder / "trials").mkdir(parents=True, exist_ok=True)
-            recorded = {"checksums": checksums(content["data"]), "versions": provenance()}
-            write_yaml(path, {**content, "storage_name": _storage_name(folder), **recorded})
+        with filelock.FileLock(folder / "lock"):  # others may run the same script at this moment
+            if path.exists():
+                refuse_other_settings(read_yaml(path), content, folder)
+            else:
+                recorded = {"checksums": checksums(content["data"]), "versions": provenance()}
+                write_yaml(path, {**content, "storage_name": _storage_name(folder), **recorded})
         study = cls(folder)
-        study._prepare()
+        study.prepare()
         return study
 
-    def _prepare(self) -> None:
-        """Put in the storage what the study begins with, as far as it is not there."""
+    def prepare(self) -> None:
+        """Put in the storage what the study begins with, as far as it is not there: a process may have been killed."""
         from search.warm_start import trials_of
 
         baseline = self.settings.get("baseline")
@@ -177,7 +186,8 @@ class Study:
                 return
             learned = {(attrs["study"], attrs["trial"]) for attrs in known}
             for folder in self.settings.get("warm_start", []):
-                found = trials_of(Study(folder), self)
+                batch_size = self.training.windows.batch_size
+                found = trials_of(Study(folder), self.space, self.asked.objectives, batch_size)
                 new = [trial for trial in found if (folder, trial.user_attrs["trial"]) not in learned]
                 self.optuna_study.add_trials(new)
             if baseline is not None:
@@ -222,14 +232,20 @@ class Study:
         if self._optuna is None:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             asked = self.asked
-            self._optuna = optuna.create_study(
-                storage=open_storage(asked.storage, self.folder),
-                study_name=self.storage_name,
-                sampler=SeededSampler(asked.sampler, asked.seed),
-                pruner=make_pruner(asked.early_stopping),
-                directions=[StudyDirection[goals.DIRECTIONS[name].upper()] for name in asked.objectives],
-                load_if_exists=True,
-            )
+            with self.lock:
+                mend(self.folder)
+                storage = open_storage(asked.storage, self.folder)
+                known: dict[str, Any] = {
+                    "study_name": self.storage_name,
+                    "storage": storage,
+                    "sampler": SeededSampler(asked.sampler, asked.seed),
+                    "pruner": make_pruner(asked.early_stopping),
+                }
+                try:
+                    self._optuna = optuna.load_study(**known)  # which writes nothing, unlike the other
+                except KeyError:
+                    directions = [StudyDirection[goals.DIRECTIONS[name].upper()] for name in asked.objectives]
+                    self._optuna = optuna.create_study(**known, directions=directions)
         return self._optuna
 
     @property
@@ -305,6 +321,11 @@ class Study:
                 return float(attempt.worker["time"])
         return None
 
+    def passed_s(self) -> float:
+        """Seconds since the first trial began, by the clock of the machine that keeps the folder."""
+        begun = self.begun()
+        return 0.0 if begun is None else server_time(self.folder) - begun
+
     def n_drawn(self) -> int:
         """Trials that count towards the budget: drawn from the space and not rejected."""
         return sum(counts(trial.state) for trial in self.trials())
@@ -313,13 +334,13 @@ class Study:
         """Work until the budget is done; the same call after a kill continues.
 
         Args:
-            n_trials: A new budget for the study, if larger than the one it has.
+            n_trials: A new budget for the study, if larger than the one it has, or if it has none by number.
             workers: Processes on this machine, which share its cores.
         """
         from search.launch import run_workers
         from search.worker import work
 
-        if n_trials is not None and self.asked.n_trials is not None and n_trials > self.asked.n_trials:
+        if n_trials is not None and (self.asked.n_trials is None or n_trials > self.asked.n_trials):
             self.extend(n_trials=n_trials)
         if workers == 1:
             work(self)

@@ -14,6 +14,8 @@
 import contextlib
 import csv
 import dataclasses
+import errno
+import json
 import os
 import shutil
 import time
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from genenet.errors import InputError
-from genenet.folder import read_json, remove, write_json
+from genenet.folder import read_json, remove, write_json, write_text
 from genenet.genes import NetworkRoot, from_dict
 from genenet.network import Network
 from search.lease import Attempt, attempts
@@ -45,6 +47,9 @@ EXTRAS = (
     "ensemble_gain",
     "ambiguity",
 )
+
+# By which a training is continued; it names its arrays.
+CHECKPOINT = "checkpoint.json"
 
 # What a trial's folder keeps of the attempt that settled it.
 PROBABILITIES = "validation.npz"
@@ -133,15 +138,16 @@ class Trial:
         return any((attempt.ending or {}).get("cause") == "memory" for attempt in self.attempts)
 
     def carry_over(self, attempt: Attempt) -> None:
-        """Give an attempt the files of the one before, if there is one that is to be continued."""
-        earlier = [other for other in self.attempts if other.number < attempt.number]
-        if not earlier or (earlier[-1].ending or {}).get("how") == "retried":
-            return
-        for _ in range(3):  # a worker that only seemed dead may be writing there
-            # Links, not copies: arrays are large, and nothing is ever written into a file that is there.
-            with contextlib.suppress(FileNotFoundError, shutil.Error):
-                shutil.copytree(earlier[-1].work, attempt.work, copy_function=_link, dirs_exist_ok=True)
-                break
+        """Give an attempt the last checkpoint, unless the trial is to be begun anew."""
+        for earlier in reversed([other for other in self.attempts if other.number < attempt.number]):
+            if (earlier.ending or {}).get("how") == "retried":
+                return
+            if (earlier.work / CHECKPOINT).exists():
+                for _ in range(3):  # a worker that only seemed dead may be writing the next one there
+                    with contextlib.suppress(FileNotFoundError):
+                        _link_checkpoint(earlier.work, attempt.work)
+                        return
+                return
 
     def keep(self, attempt: Attempt) -> None:
         """Put what the last attempt made in the trial's folder, and remove what all left."""
@@ -203,13 +209,27 @@ class Trial:
         return f"{worker['host']}{job}"
 
 
-def _link(source: str, target: str) -> None:
-    """One file under two names, or a copy where the file system knows no links."""
+def _link_checkpoint(source: Path, target: Path) -> None:
+    """Link arrays and history, then write the checkpoint that names them, so that there is a whole one or none."""
+    record = (source / CHECKPOINT).read_text(encoding="utf-8")
+    for path in source.iterdir():
+        if path.is_file() and path.name != CHECKPOINT and not path.name.startswith("."):
+            _link(path, target / path.name)
+    arrays = json.loads(record).get("arrays")
+    if arrays is not None and not (target / arrays).exists():
+        raise FileNotFoundError(arrays)
+    write_text(target / CHECKPOINT, record)
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names, or a copy where the file system knows no links; arrays are large, and never changed."""
     try:
         os.link(source, target)
     except FileExistsError:
         return
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT):
+            raise
         shutil.copy2(source, target)
 
 

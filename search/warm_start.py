@@ -1,6 +1,7 @@
 """What samplers may learn from an earlier study: its networks, as far as they lie in another study's space."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -21,7 +22,7 @@ class _Elsewhere(Exception):
     """A network does not lie in the space."""
 
 
-def trials_of(earlier: Study, later: Study) -> list[FrozenTrial]:
+def trials_of(earlier: Study, space: Space, objectives: Sequence[str], batch_size: int) -> list[FrozenTrial]:
     """The finished trials of a study, as another one may learn from them.
 
     What the later space draws and the earlier one did not is read from the blueprint. Scores are taken as they are: of
@@ -29,12 +30,13 @@ def trials_of(earlier: Study, later: Study) -> list[FrozenTrial]:
 
     Args:
         earlier: With finished trials.
-        later: Its space and its objectives count.
+        space: Of the later study.
+        objectives: Of the later study.
+        batch_size: Of the later study, for objectives that count memory.
 
     Raises:
-        InputError: The later study's objectives are not known of the earlier one's networks.
+        InputError: The objectives are not known of the earlier study's networks.
     """
-    asked, batch_size = later.asked, later.training.windows.batch_size
     own = earlier.optuna_study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     drawn = {trial.number: trial.params for trial in own if trial.params}
     found, n_done = [], 0
@@ -44,16 +46,16 @@ def trials_of(earlier: Study, later: Study) -> list[FrozenTrial]:
             continue
         n_done += 1
         blueprint = trial.blueprint
-        missing = [name for name in asked.objectives if name not in state and name in goals.MEASURED]
+        missing = [name for name in objectives if name not in state and name in goals.MEASURED]
         if missing:
             raise InputError(
                 f"{earlier.folder} does not know `{missing[0]}` of its networks, so there is nothing to learn"
             )
         try:
-            params, distributions = parameters(later.space, blueprint, drawn[trial.number])
+            params, distributions = parameters(space, blueprint, drawn[trial.number])
         except _Elsewhere:
             continue
-        values = goals.values(asked.objectives, state, blueprint, batch_size)
+        values = goals.values(tuple(objectives), state, blueprint, batch_size)
         attrs = {"study": str(earlier.folder.absolute()), "trial": trial.number}
         found.append(create_trial(params=params, distributions=distributions, values=values, user_attrs=attrs))
     logger.info("%s: %d of %s lie in this space", earlier.folder, len(found), plural(n_done, "finished network"))
@@ -78,7 +80,7 @@ def parameters(
         if name in drawn:
             value = drawn[name]
         elif path:
-            value = blueprint.deltas.get(path, {}).get(hyperparameter, 0)
+            value = _delta(blueprint, path, hyperparameter) - _delta(space.base, path, hyperparameter)
         else:
             value = blueprint.value(hyperparameter)
         distribution = distribution_of(domain)
@@ -89,7 +91,13 @@ def parameters(
 
     chosen: Draw = draw
     try:
-        space.sample(chosen)
+        made = space.sample(chosen)
     except InputError as error:
         raise _Elsewhere(str(error)) from None
+    if (made.kind, made.deltas) != (blueprint.kind, blueprint.deltas):
+        raise _Elsewhere("what the space does not draw is another")
     return params, distributions
+
+
+def _delta(net: NetworkRoot, path: str, name: str) -> Any:
+    return net.deltas.get(path, {}).get(name, 0)

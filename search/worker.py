@@ -6,12 +6,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from genenet.device import import_keras
 from genenet.errors import InputError, TrainingError
 from genenet.interrupts import Stopped, stops_at_signals
-from search.dealer import Dealer, is_full
+from search.dealer import LEAST_FREE_BYTES, Dealer, is_full, wait_for_space
 from search.early_stopping import StoppedEarly
 from search.lease import Lease, LeaseLost
 from search.study import Study
@@ -75,6 +76,8 @@ def work(study: Study, objective: Objective | None = None, check: Check = lambda
         Stopped: This process was told to stop; the trial that it was at is free for others.
     """
     score = objective or _training()
+    study.prepare()
+    study.data  # noqa: B018  (a machine that does not see it should take no trial)
     dealer, finished = Dealer(study), 0
     while (taken := dealer.next()) is not None:
         trial, lease = taken
@@ -120,6 +123,7 @@ def _run(dealer: Dealer, trial: Trial, lease: Lease, objective: Objective, check
         if is_full(error):
             logger.warning("trial %d stops: the disk is full", trial.number)
             dealer.end(trial, lease, "stopped", reason="the disk was full", step=lease.attempt.step)
+            wait_for_space(dealer.study.folder, n_bytes=LEAST_FREE_BYTES + 2 * _size(lease.attempt.work))
             return False
         how, details = _verdict(error)
         logger.warning("trial %d %s: %s", trial.number, how, details["reason"])
@@ -132,6 +136,11 @@ def _run(dealer: Dealer, trial: Trial, lease: Lease, objective: Objective, check
         return False
     logger.info("trial %d is done: adjusted Rand score %.4f", trial.number, result["adjusted_rand"])
     return True
+
+
+def _size(folder: Path) -> int:
+    """Bytes of what an attempt has written: the next checkpoint is as large."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _verdict(error: Exception) -> tuple[str, dict[str, Any]]:

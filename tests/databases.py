@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 # By kind: the user that runs it where tests run as root, the Debian package, and the program looked for.
@@ -25,13 +26,22 @@ def shell(*command, check=True):
     return done
 
 
+def install(*packages):
+    """Install Debian packages, if this process may; one process at a time."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    with filelock.FileLock(Path(tempfile.gettempdir()) / "genenet-apt.lock"):
+        shell("apt-get", "update", "-qq", check=False)
+        options = ("-y", "-qq", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300")
+        shell("apt-get", "install", *options, *packages, check=False)
+
+
 def programs(kind):
     """The folder of a database's programs; installed where tests may, else the test is skipped."""
     user, package, program = KINDS[kind]
     missing = not glob.glob(program) or (kind == "mysql" and not shutil.which("mariadb-install-db"))
-    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        shell("apt-get", "update", "-qq", check=False)
-        shell("apt-get", "install", "-y", "-qq", "--no-install-recommends", *package.split(), check=False)
+    if missing:
+        install(*package.split())
     if not glob.glob(program):
         pytest.skip(f"there is no {kind}, and it can be installed by root with apt-get only")
     if os.geteuid() == 0 and shell("id", user, check=False).returncode:

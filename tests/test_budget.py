@@ -15,10 +15,12 @@ from search.distributions import distribution_of
 from search.samplers import SAMPLERS
 from search.settings import UNLIMITED, SearchSettings
 from search.sobol import SobolSampler
-from search.space import Choice, Range, Space, Whole
+from search.space import Choice, Levels, Range, Space, Whole
 from search.study import Study
 from search.warm_start import parameters
 from search.worker import work
+
+DEEPER = Range(-2, 2), Range(-1, 1)
 
 
 def slow(seconds):
@@ -156,16 +158,20 @@ def test_samplers_learn_from_an_earlier_study(data_file, tmp_path):
 def test_networks_outside_of_the_space_are_not_learned_from(data_file, tmp_path, caplog):
     earlier = create(tmp_path / "earlier", data_file, n_trials=20)
     work(earlier, score)
-    narrow = Space(
-        gn.EncoderDecoder(n_classes=3, window_size=32), {"n_features": Range(3, 5), "pooling": Choice("max")}
-    )
+    narrow = Space(earlier.space.base, {**RANGES, "n_features": Levels(Range(3, 5), *DEEPER), "pooling": Choice("max")})
     later = Study.create(tmp_path / "later", narrow, data=data_file, baseline=False, warm_start=[earlier])
     known = later.optuna_study.trials
     fits = [t for t in earlier.trials() if t.blueprint.n_features <= 5 and t.blueprint.pooling == "max"]
-    assert [trial.user_attrs["trial"] for trial in known] == [trial.number for trial in fits]
-    assert all(3 <= trial.params["n_features"] <= 5 and len(trial.params) == 2 for trial in known)
+    assert fits and [trial.user_attrs["trial"] for trial in known] == [trial.number for trial in fits]
+    assert all(3 <= trial.params["n_features"] <= 5 for trial in known)
+    fixed = {name: entry for name, entry in RANGES.items() if name != "pooling"}
+    deep = Space(gn.EncoderDecoder(n_classes=3, window_size=32, pooling="strided"), fixed)
+    other = Study.create(tmp_path / "deep", deep, data=data_file, baseline=False, warm_start=[earlier])
+    strided = [trial.number for trial in earlier.trials() if trial.blueprint.pooling == "strided"]
+    assert [trial.user_attrs["trial"] for trial in other.optuna_study.trials] == strided  # not what is fixed otherwise
     with pytest.raises(gn.InputError, match="does not know `latency_s_per_megavoxel`"):
         create(tmp_path / "fast", data_file, objectives=("latency_s_per_megavoxel",), warm_start=[earlier])
+    assert not (tmp_path / "fast").exists()
 
 
 def test_what_an_earlier_space_left_fixed_is_read_from_its_blueprints(data_file, tmp_path):

@@ -22,11 +22,11 @@ def quality(trial):
 def train(study, trial, check, seen=None):
     """Curves that do not cross: the share of its quality that a network has after a step."""
     drawn = not trial.state.get("enqueued")
-    comparison = Comparison(study.optuna_study, trial.number, study.training, may_stop=drawn)
+    comparison = Comparison(trial.number, study.training, may_stop=drawn)
     for step in range(1, STEPS + 1):
         if seen is not None:
             seen[trial.number] = step
-        comparison.report(step, 0.0, quality(trial) * (1 - 0.5 ** (step / 4)))
+        comparison.report(study.optuna_study, step, 0.0, quality(trial) * (1 - 0.5 ** (step / 4)))
     return {"adjusted_rand": quality(trial), "steps": STEPS, "seconds": 0.0}
 
 
@@ -64,18 +64,18 @@ def test_a_continued_training_is_compared_where_it_was(data_file, tmp_path):
         pass
 
     def die(study, trial, check):
-        comparison = Comparison(study.optuna_study, trial.number, study.training, may_stop=True)
+        comparison = Comparison(trial.number, study.training, may_stop=True)
         for step, value in ((1, 0.2), (2, 0.6), (3, 0.4)):
-            comparison.report(step, 0.0, value)
+            comparison.report(study.optuna_study, step, 0.0, value)
         raise Killed
 
     with pytest.raises(Killed):
         work(study, die)
 
     def go_on(study, trial, check):
-        comparison = Comparison(study.optuna_study, trial.number, study.training, may_stop=True)
+        comparison = Comparison(trial.number, study.training, may_stop=True)
         for step, value in ((3, 0.1), (4, 0.5), (5, 0.7)):
-            comparison.report(step, 0.0, value)
+            comparison.report(study.optuna_study, step, 0.0, value)
         return score(study, trial)
 
     work(Study.open(study.folder), go_on)
@@ -89,8 +89,8 @@ def test_the_last_validation_ends_nothing(data_file, tmp_path):
 
     def at_the_end(study, trial, check):
         value = float(next(worth))
-        comparison = Comparison(study.optuna_study, trial.number, study.training, may_stop=True)
-        comparison.report(STEPS, 0.0, value)
+        comparison = Comparison(trial.number, study.training, may_stop=True)
+        comparison.report(study.optuna_study, STEPS, 0.0, value)
         return {**score(study, trial), "adjusted_rand": value}
 
     work(study, at_the_end)

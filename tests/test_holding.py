@@ -1,6 +1,7 @@
 """Volumes that processes share: the same voxels, written once, read by mapping."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -54,3 +55,13 @@ def test_a_study_holds_its_volumes_once(data_settings, tmp_path):
     assert studies[0].fingerprint == studies[1].fingerprint
     assert sorted(path.name.partition("-")[0] for path in (tmp_path / "shared").iterdir()) == ["image", "labels"]
     np.testing.assert_array_equal(*(each.training[0].read_image((0, 0, 0), (3, 30, 30)) for each in studies))
+
+
+def test_without_room_a_volume_is_read_from_its_own_file(tmp_path, monkeypatch):
+    with create_volume(tmp_path / "image.tif", (2, 8, 8), np.uint8) as writer:
+        writer.write((slice(0, 2), slice(0, 8), slice(0, 8)), np.ones((2, 8, 8), np.uint8))
+    room = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: room._replace(free=100))
+    volume = open_volume(tmp_path / "image.tif")
+    assert mapped(volume, tmp_path / "shared") is volume
+    assert not list((tmp_path / "shared").iterdir())

@@ -106,6 +106,14 @@ def test_without_slurm(data_file, tmp_path, monkeypatch):
 # -- on this machine ---
 
 
+def test_local_workers_have_no_partition(data_file, tmp_path):
+    study = create(tmp_path / "study", data_file)
+    with pytest.raises(InputError, match="workers of this machine have no `partition`; leave it out, or use Slurm"):
+        launch.submit("local", launch.Request(study.folder, 1, Profile(partition="gpu")))
+    with pytest.raises(InputError, match="have no `time`"):
+        launch.preview("local", launch.Request(study.folder, 1, Profile(time_s=60)))
+
+
 def stub_profile(tmp_path, **more):
     """Workers whose networks cost nothing: what is called as Python calls the stub."""
     tests = Path(__file__).parent

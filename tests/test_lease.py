@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from stub_worker import score
 from test_study import blueprints, create
 
-from genenet.errors import TrainingError
+from genenet.errors import InputError, TrainingError
 from genenet.folder import read_json, write_json
 from genenet.interrupts import Stopped, stops_at_signals
 from genenet.settings import TrainingSettings
@@ -27,6 +27,7 @@ from search.dealer import Dealer
 from search.lease import Attempt, Lease, LeaseLost, attempts, is_gone, server_time, this_worker
 from search.report import write_report
 from search.study import Study
+from search.trial import Trial
 from search.worker import work
 
 # -- files ---
@@ -303,6 +304,61 @@ def test_a_small_disk_fills_up_and_is_freed(data_file, tmp_path):
             worker.kill()
             worker.wait()
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_the_last_whole_checkpoint_is_carried_over(data_file, tmp_path):
+    """Not that of an attempt that wrote none, nor one of which the arrays are gone."""
+    study = create(tmp_path / "study", data_file, n_trials=1)
+
+    class Killed(BaseException):
+        pass
+
+    def die(study, trial, check):
+        if len(trial.attempts) == 1:
+            (trial.attempts[-1].work / "checkpoint-0000004.npz").write_bytes(b"arrays")
+            write_json(trial.attempts[-1].work / "checkpoint.json", {"step": 4, "arrays": "checkpoint-0000004.npz"})
+        else:  # as if it had been killed before it had them
+            for path in trial.attempts[-1].work.iterdir():
+                path.unlink()
+        raise Killed
+
+    for _ in range(2):
+        with pytest.raises(Killed):
+            work(Study.open(study.folder), die)
+    found = []
+
+    def look(study, trial, check):
+        folder = trial.attempts[-1].work
+        found.append((trial.attempts[-1].step, sorted(path.name for path in folder.iterdir())))
+        return score(study, trial)
+
+    assert work(Study.open(study.folder), look) == 1
+    assert found == [(4, ["checkpoint-0000004.npz", "checkpoint.json"])]
+    first, second = (Attempt(tmp_path, number) for number in (1, 2))
+    for attempt in (first, second):
+        attempt.work.mkdir(parents=True)
+        write_json(attempt.path, {"time": 0})
+    write_json(first.work / "checkpoint.json", {"step": 4, "arrays": "gone.npz"})
+    Trial(tmp_path).carry_over(second)
+    assert not list(second.work.iterdir())
+
+
+def test_a_machine_without_the_data_takes_no_trial(data_file, data_settings, tmp_path):
+    study = create(tmp_path / "study", data_file, n_trials=2)
+    Path(data_settings["image"]).rename(tmp_path / "elsewhere.npy")
+    with pytest.raises(InputError, match="image.npy"):
+        work(Study.open(study.folder), score)
+    assert study.trials() == []
+
+
+def test_a_record_that_was_never_filled_in_is_lost(tmp_path):
+    """As a kill may leave it on file systems that know no links."""
+    attempt = Attempt(tmp_path, 1)
+    attempt.work.mkdir(parents=True)
+    for path in (attempt.path, attempt.end_path):
+        path.touch()
+    assert attempt.worker == {} and attempt.ending == {"how": "lost"}
+    assert attempt.worked_s == 0.0
 
 
 # -- many workers, killed again and again ---

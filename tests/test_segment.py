@@ -364,6 +364,28 @@ def test_doubt_is_that_of_the_mean_and_of_the_members(tmp_path):
     np.testing.assert_allclose(whole / 255, found["entropy"], atol=0.003)
 
 
+def test_another_map_at_the_same_place_is_not_continued(tmp_path):
+    mean, volume = MeanPredictor((predictor(),)), open_volume(image())
+    options = {"identity": "a", "max_voxels": 1500}
+
+    def die(done, total):
+        raise Dies
+
+    with pytest.raises(Dies):
+        segment_volume(
+            mean, CLASSES, volume, tmp_path / "o.npy", progress=die, extras={"entropy": tmp_path / "m.npy"}, **options
+        )  # fmt: skip
+    with pytest.raises(gn.InputError, match="other settings"):
+        segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", extras={"margin": tmp_path / "m.npy"}, **options)
+    (notes,) = tmp_path.glob("*.txt")
+    notes.write_text(notes.read_text() + "7 1")  # half a line, of a process that was killed
+    with pytest.raises(Dies):
+        segment_volume(
+            mean, CLASSES, volume, tmp_path / "o.npy", progress=die, extras={"entropy": tmp_path / "m.npy"}, **options
+        )  # fmt: skip
+    assert [line.split()[0] for line in notes.read_text().splitlines()[1:]] == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

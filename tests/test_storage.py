@@ -2,6 +2,8 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from databases import started
@@ -11,6 +13,7 @@ from test_study import blueprints, create
 
 import genenet as gn
 from genenet.folder import read_yaml
+from search.report import write_report
 from search.storage import check_url
 from search.study import Study
 from search.worker import work
@@ -109,8 +112,44 @@ def test_half_a_line_is_cut_off_before_the_next_one(data_file, tmp_path):
     path = study.folder / "optuna.journal"
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"op_code":5,"trial_id"')
+    write_report(Study.open(study.folder))  # who looks writes nothing
+    assert path.read_bytes() == whole
+    path.write_bytes(whole + b'{"op_code":5,"trial_id"')
     study.extend(n_trials=6)
     assert work(study, score) == 2
     assert work(Study.open(study.folder), score) == 0
     assert len(Study.open(study.folder).optuna_study.trials) == 6
     assert path.read_bytes().startswith(whole)
+
+
+def test_a_lock_that_a_kill_left_behind_is_waited_out(data_file, tmp_path, monkeypatch):
+    """Its link must lead somewhere: Optuna would wait for a dangling one forever."""
+    monkeypatch.chdir(tmp_path)
+    study = create(Path("runs/study"), data_file, n_trials=2)
+    storage = study.optuna_study._storage._backend
+    assert storage._lock.acquire()
+    lock = tmp_path / "runs" / "study" / "optuna.journal.lock"
+    assert lock.is_symlink() and lock.exists()
+    storage._lock.release()
+    work(study, score)
+    assert len(study.leaderboard()) == 2
+
+
+def test_two_processes_may_make_a_study_at_once(data_file, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: create(tmp_path / "study", data_file, n_trials=3, baseline=True), range(4)))
+    assert len({study.storage_name for study in made}) == 1
+    assert [t.user_attrs.get("label") for t in made[0].optuna_study.trials] == ["baseline"]
+
+
+def test_what_a_study_begins_with_is_put_in_by_the_first_worker(data_file, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "prepare", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            create(tmp_path / "study", data_file, n_trials=1, baseline=True)
+    study = Study.open(tmp_path / "study")
+    work(study, score)
+    assert study.table()["label"].tolist() == ["baseline", ""]
+    study.extend(n_trials=2)
+    assert Study.open(study.folder).settings["warm_start"] == []  # nothing but the budget has changed
+    assert study.settings["n_trials"] == 2

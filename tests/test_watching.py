@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from databases import shell
+from databases import install
 from rich.console import Console
 from stub_worker import score
 from test_cli import fine
@@ -125,9 +125,8 @@ def test_the_dashboard_can_only_be_looked_at(dashboard):
 def browser():
     """A real browser without a window."""
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not shutil.which("chromedriver") and os.geteuid() == 0 and shutil.which("apt-get"):
-        shell("apt-get", "update", "-qq", check=False)
-        shell("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "chromium-driver", check=False)
+    if not shutil.which("chromedriver"):
+        install("chromium", "chromium-driver")
     if not shutil.which("chromedriver"):
         pytest.skip("there is no chromedriver; on Debian: apt-get install chromium chromium-driver")
     options = selenium.ChromeOptions()

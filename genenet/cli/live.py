@@ -44,9 +44,10 @@ def watch(study: "Study", every_s: float) -> None:
 
 def is_done(study: "Study", found: dict[str, Any]) -> bool:
     """Whether nothing will change any more by itself."""
-    asked, n_drawn = study.asked, sum(row["counts"] for row in found["trials"])
-    is_open = any(found["counts"].get(state) for state in OPEN) or bool(found["jobs"])
-    return not is_open and asked.n_trials is not None and n_drawn >= asked.n_trials
+    if any(found["counts"].get(state) for state in OPEN) or found["jobs"]:
+        return False
+    n_drawn, worked_s = (sum(row[name] for row in found["trials"]) for name in ("counts", "worked_s"))
+    return study.asked.is_spent(n_drawn, worked_s, study.passed_s())
 
 
 def picture(study: "Study", found: dict[str, Any]) -> Group:

@@ -151,7 +151,7 @@ def refuse_new_settings(study: Path, asked: dict[str, Any], *, exists: bool) -> 
     there = {
         "steps": opened.training.steps,
         "window": opened.space.base.window_size,
-        "baseline": opened.settings["baseline"] is not None,
+        "baseline": opened.settings.get("baseline") is not None,
     }
     if any(there[name] != value for name, value in asked.items()):
         has = f"{there['steps']} steps, windows of {there['window']}, {'a' if there['baseline'] else 'no'} baseline"

@@ -1,7 +1,6 @@
 """`genenet search status`, `dashboard`: watch a study."""
 
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,9 +84,8 @@ def spent(opened: "Study", rows: list[dict[str, Any]]) -> str:
     hours = sum(row["worked_s"] for row in rows) / 3600
     if asked.trial_hours is not None:
         said.append(f"{hours:.2g} of {asked.trial_hours:g} hours of work")
-    begun = opened.begun()
     if asked.total_hours is not None:
-        passed = 0.0 if begun is None else (time.time() - begun) / 3600
+        passed = opened.passed_s() / 3600
         said.append(f"{min(passed, asked.total_hours):.2g} of {asked.total_hours:g} hours since the first began")
     return ", ".join(said)
 

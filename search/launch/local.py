@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from search.launch.request import JobState, Request
+from genenet.errors import InputError
+from search.launch.request import JobState, Profile, Request
 from search.lease import started
 
 # -- in the foreground ---
@@ -70,6 +71,7 @@ def run_workers(folder: Path, n_workers: int, check: Callable[[], None] = lambda
 
 def preview(request: Request) -> str:
     """The command lines."""
+    _refuse_what_needs_a_scheduler(request)
     return "\n".join(
         " ".join([*(f"{name}={value}" for name, value in _gpu(request, place).items()), shlex.join(request.command)])
         for place in range(request.n_workers)
@@ -77,7 +79,12 @@ def preview(request: Request) -> str:
 
 
 def submit(request: Request) -> list[str]:
-    """Start workers that outlive this process; `host:number` of each."""
+    """Start workers that outlive this process; `host-number-start` of each.
+
+    Raises:
+        InputError: Something is asked for that only a scheduler can give.
+    """
+    _refuse_what_needs_a_scheduler(request)
     threads = request.profile.cpus or max(1, n_cores() // request.n_workers)
     n_gpus = _n_gpus(request)
     per_gpu = 1 if not n_gpus else -(-request.n_workers // n_gpus)
@@ -115,6 +122,14 @@ def states(jobs: Sequence[str]) -> list[JobState]:
         if host == platform.node() and str(started(int(pid))) == begun:
             found.append(JobState(job, "RUNNING", host))
     return found
+
+
+def _refuse_what_needs_a_scheduler(request: Request) -> None:
+    default = Profile()
+    names = ("partition", "account", "time_s", "memory", "options", "modules", "lines", "container", "spare")
+    asked = [name for name in names if getattr(request.profile, name) != getattr(default, name)]
+    if asked:
+        raise InputError(f"workers of this machine have no `{asked[0].removesuffix('_s')}`; leave it out, or use Slurm")
 
 
 def _n_gpus(request: Request) -> int:

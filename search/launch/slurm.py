@@ -77,20 +77,27 @@ def submit(request: Request) -> list[str]:
         if done is not None and not _is_away(done.stderr):
             path.unlink()
             raise InputError(f"Slurm refuses: {' '.join(done.stderr.split())}")
+        logger.warning("Slurm gives no answer; asking again")
+        time.sleep(2.0**attempt)
         found = _ask("squeue", "--noheader", "--me", f"--name={name}", "--format=%F")
         if found is not None and found.stdout.split():
             return [found.stdout.split()[0]]
-        logger.warning("Slurm gives no answer; asking again")
-        time.sleep(2.0**attempt)
-    raise InputError("Slurm gives no answer; see `sinfo`, then submit again")
+        if done is None and (found is None or found.returncode):
+            break  # it may have been done all the same, and must not be done twice
+    raise InputError(f"Slurm gives no answer; see `squeue --me --name={name}`, and submit again if it shows no job")
 
 
 def cancel(jobs: Sequence[str]) -> list[str]:
     """Cancel jobs; their workers are told, and have the site's `KillWait` to write a checkpoint."""
-    in_queue = {job.partition("_")[0] for job, *_ in states(jobs)}
+    found = states(jobs)
+    in_queue = {job.partition("_")[0] for job, *_ in found}
     there = [job for job in jobs if job in in_queue]
+    if any(state.state == "UNKNOWN" for state in found):
+        raise InputError("Slurm gives no answer; try again later")
     if there:
-        _ask("scancel", *there)
+        done = _ask("scancel", *there)
+        if done is None or done.returncode:
+            raise InputError(f"Slurm did not end job {', '.join(there)}: {'' if done is None else done.stderr.strip()}")
     return there
 
 
