@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -94,12 +94,14 @@ class BlockPredictor:
         window: The training window. Networks with group normalization or squeeze and excitation see windows of this
             size only, since their answer depends on it; 3-D networks whose context is deeper than that see windows of
             its depth (`slab`); the others see whatever is fast.
+        run: Gives the answers, one array per output, for a batch of normalised windows; Keras does it if left out.
     """
 
     model: "keras.Model"
     plan: Plan
     normalization: Normalization
     window: WindowShape
+    run: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
     _by_shape: "dict[tuple[int, ...], keras.Model]" = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @functools.cached_property
@@ -153,6 +155,10 @@ class BlockPredictor:
         first, zeros = tuple(core[:flat]), (0,) * flat
         return Fit(tuple(core), zeros + fit.lead, first + fit.input, zeros + fit.skip)
 
+    def _run_keras(self, batch: np.ndarray) -> list[Any]:
+        answers = self._model_for(batch.shape).predict_on_batch(batch)
+        return answers if isinstance(answers, list) else [answers]
+
     def _model_for(self, shape: tuple[int, ...]) -> "keras.Model":
         """The model; one of its own for every shape where TensorFlow cannot change it.
 
@@ -184,8 +190,7 @@ class BlockPredictor:
             batch = self.slab.cut(batch)
         elif self.plan.n_dims == 3:
             batch = batch[None]
-        answers = self._model_for(batch.shape).predict_on_batch(batch)
-        answers = answers if isinstance(answers, list) else [answers]
+        answers = self._run_keras(batch) if self.run is None else self.run(batch)
         maps = [np.asarray(answer, np.float32) for answer in answers]
         if self.slab is not None:
             maps = [self.slab.join(each) for each in maps]

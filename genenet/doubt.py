@@ -12,8 +12,8 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
     Args:
         probabilities: `(..., classes)`, two classes or more.
 
-    >>> entropy(np.array([[1.0, 0.0], [0.5, 0.5]])).round(6).tolist()
-    [0.0, 1.0]
+    >>> entropy(np.array([[0.9, 0.1], [0.5, 0.5]])).round(3).tolist()
+    [0.469, 1.0]
     """
     logs = np.log(np.maximum(probabilities, LEAST))
     return -np.einsum("...c,...c->...", probabilities, logs) / np.log(probabilities.shape[-1])

@@ -4,17 +4,18 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genenet.blocks import MeanPredictor, score_parts
+from genenet.blocks import MAX_CORE_VOXELS, BlockPredictor, MeanPredictor, score_parts
 from genenet.classes import SegmentationClass
 from genenet.dataset import Dataset
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json
 from genenet.metrics import Scores
 from genenet.network import Network
+from genenet.normalization import with_channels
 from genenet.selection import MAX_MEMBERS, CurvePoint, beside, ranked_by_score, read_curve, select_members, write_curve
 from genenet.wording import plural
 
@@ -93,8 +94,37 @@ class Ensemble:
 
     def predictor(self, precision: str = "auto") -> MeanPredictor:
         """Load all members."""
-        members = tuple(member.predictor(precision) for member in self.members)
-        return MeanPredictor(members, self.vote, self.weights, self.temperatures)
+        return self._combine(member.predictor(precision) for member in self.members)
+
+    def _combine(self, members: Iterable[BlockPredictor]) -> MeanPredictor:
+        return MeanPredictor(tuple(members), self.vote, self.weights, self.temperatures)
+
+    def predictor_by(self, engine: str, precision: str, volume: "Volume", max_voxels: int) -> MeanPredictor:
+        """Load all members to run by an engine.
+
+        Args:
+            engine: `keras`, `openvino`, `onnx`; or `auto` for the fastest of these on a block of the volume, for each
+                member, that gives the same classes as Keras in float32 does.
+            precision: As for `genenet.engines.open_predictor`; `auto` with `auto` tries all that are fast here.
+            volume: What is to be segmented.
+            max_voxels: The largest block.
+        """
+        from genenet.device import find_device
+        from genenet.engines import fastest, open_predictor
+
+        if engine != "auto":
+            return self._combine(open_predictor(member, engine, precision) for member in self.members)
+        tried = ["float32", *(["bfloat16"] if find_device().fast_bfloat16 else [])]
+        core = self.predictor("float32").choose_core(volume.shape[:3], max_voxels)
+        chosen = []
+        for member in self.members:
+            alone = MeanPredictor((member.predictor("float32"),))
+            fits = alone.fits(core)
+            middle = zip(volume.shape[:3], core, strict=True)
+            start = [max((n - side) // 2 // side * side, 0) for n, side in middle]
+            images = alone.read(lambda at, n: with_channels(volume.read_mirrored(at, n)), start, fits)
+            chosen.append(fastest(member, tried if precision == "auto" else [precision], images, core)[0])
+        return self._combine(chosen)
 
     @classmethod
     def select(
@@ -171,12 +201,27 @@ class Ensemble:
         return known == [(network.folder.resolve(), network.scores["adjusted_rand"]) for network in ranked]
 
     def segment(
-        self, image: "Volume | str | Path", output: str | Path, *, precision: str = "auto", **options: Any
+        self,
+        image: "Volume | str | Path",
+        output: str | Path,
+        *,
+        precision: str = "auto",
+        engine: str = "keras",
+        **options: Any,
     ) -> "Summary":
-        """Segment a volume of any size; see `genenet.segment.segment_volume` for the options."""
-        from genenet.segment import segment_volume
+        """Segment a volume of any size; `predictor_by` says what engines there are, `segment_volume` the options.
 
-        predictor = self.predictor(precision)
+        Raises:
+            InputError: As `genenet.segment.segment_volume`; or an engine that is not there.
+        """
+        from genenet.segment import segment_volume
+        from genenet.volume import open_volume
+
+        if engine == "keras":
+            predictor = self.predictor(precision)
+        else:
+            image = open_volume(image)
+            predictor = self.predictor_by(engine, precision, image, options.get("max_voxels", MAX_CORE_VOXELS))
         return segment_volume(predictor, self.classes, image, output, identity=self.identity, **options)
 
     def score(self, data: Dataset, part: str = "validation", *, precision: str = "auto") -> Scores:

@@ -1,6 +1,7 @@
 """A study in a browser: optuna-dashboard on the study's own storage, for looking only."""
 
 import socketserver
+import sys
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +15,11 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that went away in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Quiet(wsgiref.simple_server.WSGIRequestHandler):

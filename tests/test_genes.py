@@ -49,7 +49,9 @@ def test_seams_are_invisible(name, tmp_path):
     expected = expected.probabilities[:6, :50, :45]
     classes = tuple(gn.SegmentationClass(value, str(value), "#000000") for value in (0, 7))
     paths = tmp_path / "o.npy", tmp_path / "p.npy"
-    segment_volume(mean, classes, open_volume(volume), paths[0], identity="a", max_voxels=1500, probabilities=paths[1])
+    segment_volume(
+        mean, classes, open_volume(volume), paths[0], identity="a", max_voxels=1500, extras={"probabilities": paths[1]}
+    )
     np.testing.assert_allclose(np.load(paths[1]), expected, atol=2e-3)
     assert expected.std() > 1e-4  # the network says something
 

@@ -78,7 +78,9 @@ def test_blocks_have_no_seams(tmp_path):
     for name, most in (("a", 1500), ("b", 10**6)):
         out, probabilities = tmp_path / f"{name}.npy", tmp_path / f"p{name}.npy"
         given = open_volume(volume)
-        segment_volume(mean, classes, given, out, identity="a", max_voxels=most, probabilities=probabilities)
+        segment_volume(
+            mean, classes, given, out, identity="a", max_voxels=most, extras={"probabilities": probabilities}
+        )
         found.append(np.load(probabilities))
     np.testing.assert_allclose(found[0], found[1], atol=2e-3)
     assert found[0].shape == (2, 50, 45, 2)

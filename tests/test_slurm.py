@@ -146,7 +146,8 @@ def finished(study, tmp_path):
     return [how for endings in found for how in endings]
 
 
-def test_jobs_are_preempted(searching, tmp_path):
+def test_jobs_are_preempted(nodes, network, data_file, tmp_path):
+    searching = begin(data_file, tmp_path / "study", network, seconds=6.0)  # Slurm may take its time
     shell("sbatch", "--partition=high", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 8")
     wait_for(lambda: "stopped" in [end for trial in searching.trials() for end in endings(trial)])
     assert "stopped" in finished(searching, tmp_path)

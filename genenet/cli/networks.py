@@ -174,6 +174,9 @@ def segment(
     ] = None,
     maps_dtype: Annotated[str, typer.Option(help="Of these maps: float16, or uint8 with 255 for 1.")] = "float16",
     precision: Precision = "auto",
+    engine: Annotated[
+        str, typer.Option(help="keras, openvino or onnx; auto for the fastest here that gives what Keras gives.")
+    ] = "keras",
     block: Annotated[int | None, typer.Option(help="The largest block, in megavoxels.")] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -205,6 +208,7 @@ def segment(
             volume,
             output,
             precision=precision,
+            engine=engine,
             extras={name: path for name, path in asked.items() if path is not None},
             extras_dtype=maps_dtype,
             overwrite=overwrite,

@@ -1,0 +1,201 @@
+"""Programs that run a network on a batch of windows: Keras, OpenVINO, ONNX Runtime; and which is fastest here.
+
+An engine is a function from normalised windows, float32 `(batch, *space, channels)`, to what the network gives, one
+array per output. What OpenVINO and ONNX Runtime read is written once, beside the network, and used again.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genenet.blocks import BlockPredictor
+from genenet.errors import InputError
+from genenet.folder import writing
+from genenet.network import Network
+
+logger = logging.getLogger("genenet")
+
+# The share of voxels that must get the same class as by Keras in float32.
+AGREEMENT = 0.999
+N_ROUNDS = 3
+
+ENGINES = ("auto", "keras", "openvino", "onnx")
+PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "tf2onnx", "onnxruntime")}
+
+# Which ONNX Runtime providers may be asked for; only the CPU's was seen at work.
+PROVIDERS_VARIABLE = "GENENET_ONNX_PROVIDERS"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """How an engine did on a block.
+
+    Attributes:
+        engine, precision: Which.
+        seconds: For the block, the median of some rounds.
+        agreement: The share of voxels that get the same class as by Keras in float32.
+    """
+
+    engine: str
+    precision: str
+    seconds: float
+    agreement: float
+
+
+def missing(engine: str) -> list[str]:
+    """Packages that an engine needs and that are not installed."""
+    return [name for name in PACKAGES.get(engine, ()) if importlib.util.find_spec(name) is None]
+
+
+def open_predictor(network: Network, engine: str = "keras", precision: str = "auto") -> BlockPredictor:
+    """Load a network to run by an engine.
+
+    Args:
+        network: Which.
+        engine: `keras`, `openvino` or `onnx`.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; ONNX Runtime computes in float32.
+
+    Raises:
+        InputError: An unknown engine, one that is not installed, or a precision that it does not have.
+    """
+    if engine not in ENGINES[1:]:
+        raise InputError(f"`engine` must be one of {', '.join(ENGINES)}, but got {engine!r}")
+    if engine == "keras":
+        return network.predictor(precision)
+    if missing(engine):
+        raise InputError(f"the engine {engine} needs {missing(engine)[0]}: pip install {' '.join(PACKAGES[engine])}")
+    predictor = network.predictor("float32")
+    with _written(network, predictor, engine) as path:
+        run = _openvino(path, precision) if engine == "openvino" else _onnx(path, precision)
+    return dataclasses.replace(predictor, run=run)
+
+
+@contextlib.contextmanager
+def _written(network: Network, predictor: BlockPredictor, engine: str) -> Iterator[Path]:
+    """What an engine reads, for windows of any size: made once, and kept in the network's folder where that may be."""
+    import keras
+
+    suffix = {"openvino": "openvino/model.xml", "onnx": "model.onnx"}[engine]
+    path = network.folder / "engines" / suffix
+    if path.exists():
+        yield path
+        return
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"what {engine} reads is made by Keras on TensorFlow; segment once with KERAS_BACKEND=tensorflow"
+        )
+    with contextlib.ExitStack() as stack:
+        if not os.access(network.folder, os.W_OK):
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / suffix
+        with writing(path.parent if engine == "openvino" else path) as beside:
+            if engine == "openvino":
+                beside.mkdir()
+            _write(predictor, engine, beside)
+        yield path
+
+
+def _write(predictor: BlockPredictor, engine: str, beside: Path) -> None:
+    import keras
+
+    model = predictor.model
+    shape = (None, *model.inputs[0].shape[1:])
+    signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
+    if engine == "onnx":
+        with tempfile.TemporaryDirectory() as folder:  # whose name has the suffix that Keras asks for
+            model.export(f"{folder}/model.onnx", format="onnx", input_signature=signature, verbose=False)
+            (Path(folder) / "model.onnx").replace(beside)
+        return
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
+        openvino.save_model(openvino.convert_model(folder), str(beside / "model.xml"), compress_to_fp16=False)
+
+
+def _openvino(path: Path, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+    import openvino
+
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    names = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+    if precision == "auto":
+        precision = "bfloat16" if "BF16" in able else "float32"
+    if precision != "float32" and {"bfloat16": "BF16", "float16": "FP16"}[precision] not in able:
+        raise InputError(f"this CPU has no {precision} for OpenVINO; it has {', '.join(able)}")
+    model = core.read_model(str(path))
+    compiled: dict[tuple[int, ...], Any] = {}
+
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        if batch.shape not in compiled:
+            model.reshape(list(batch.shape))
+            hints = {"INFERENCE_PRECISION_HINT": names[precision], "PERFORMANCE_HINT": "LATENCY"}
+            compiled[batch.shape] = core.compile_model(model, "CPU", hints)
+        found = compiled[batch.shape](batch)
+        return [np.asarray(found[number]) for number in range(len(found))]
+
+    return run
+
+
+def _onnx(path: Path, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+    import onnxruntime
+
+    if precision not in ("auto", "float32"):
+        raise InputError(f"ONNX Runtime computes networks in float32 here, but {precision} is asked for")
+    providers = os.environ.get(PROVIDERS_VARIABLE, "CPUExecutionProvider").split(",")
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=providers)
+    name = session.get_inputs()[0].name
+    return lambda batch: [np.asarray(found) for found in session.run(None, {name: batch})]
+
+
+def fastest(
+    network: Network, precisions: Sequence[str], images: np.ndarray, core: tuple[int, ...]
+) -> tuple[BlockPredictor, list[Trial]]:
+    """The engine that runs a block in the least time, of those that agree with Keras in float32.
+
+    Args:
+        network: Which.
+        precisions: That are allowed.
+        images: A block as `BlockPredictor.fit(core)` reads it, unnormalised `(z, y, x, channels)`.
+        core: What is wanted of it.
+
+    Returns:
+        The network on that engine, and how all did, the fastest first.
+    """
+    reference = network.predictor("float32")
+    batch = network.normalization(images)
+    expected = reference.predict(batch, reference.fit(core)).probabilities.argmax(-1)
+    found: list[tuple[Trial, BlockPredictor]] = []
+    for engine in ENGINES[1:]:
+        if missing(engine):
+            logger.info("the engine %s is not installed: pip install %s", engine, " ".join(PACKAGES[engine]))
+            continue
+        for precision in precisions:
+            try:
+                predictor = open_predictor(network, engine, precision)
+            except InputError:  # this precision is not to be had here
+                continue
+            fit = predictor.fit(core)
+            labels = predictor.predict(batch, fit).probabilities.argmax(-1)
+            spent = []
+            for _ in range(N_ROUNDS):
+                started = time.perf_counter()
+                predictor.predict(batch, fit)
+                spent.append(time.perf_counter() - started)
+            agreement = float((labels == expected).mean())
+            found.append((Trial(engine, precision, float(np.median(spent)), agreement), predictor))
+    found.sort(key=lambda pair: pair[0].seconds)
+    good = [pair for pair in found if pair[0].agreement >= AGREEMENT]
+    trial, predictor = (good or found)[0]
+    share = 100 * trial.agreement
+    said = "%s runs by %s in %s: %.2f s per block; %.2f %% of the voxels get the class that Keras gives in float32"
+    logger.info(said, network.folder, trial.engine, trial.precision, trial.seconds, share)
+    return predictor, [pair[0] for pair in found]

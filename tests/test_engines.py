@@ -1,0 +1,80 @@
+"""Engines: each gives what Keras gives, for windows of any size, and is made once."""
+
+import numpy as np
+import pytest
+
+import genenet as gn
+from genenet import engines
+from genenet.ensemble import Ensemble
+from genenet.network import save_network
+from genenet.normalization import Normalization
+
+CLASSES = tuple(gn.SegmentationClass(value, f"class {value}", "#56b4e9") for value in range(3))
+NETS = {
+    "2d": {},
+    "valid": {"padding": "valid", "upsampling": "resize"},
+    "gated": {"merge": "gate", "normalization": "batch", "activation": "elu"},
+    "3d": {"spatial_mode": "3d", "window_size": 16, "window_depth": 16, "n_scales": 1},
+    "distances": {"distance_weight": 0.5},
+}
+
+
+def network(tmp_path, name, seed=0):
+    values = {"n_scales": 2, "n_features": 4, "n_convs": 1, "window_size": 64, **NETS[name]}
+    net = gn.EncoderDecoder(n_classes=3, **values)
+    scores, normal = {"adjusted_rand": 0.5}, Normalization((100.0,), (40.0,))
+    return save_network(tmp_path / f"{name}{seed}", net.build(seed=seed), net, normal, CLASSES, scores, details={})
+
+
+def image(shape=(3, 70, 90)):
+    return np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_engines_give_what_keras_gives(engine, name, tmp_path):
+    if engines.missing(engine):
+        pytest.skip(f"{engine} is not installed")
+    made = network(tmp_path, name)
+    ours = made.predictor("float32")
+    theirs = engines.open_predictor(made, engine, "float32")
+    for core in ((2, 16, 32), (3, 32, 16)):
+        core = tuple(-(-n // s) * s for n, s in zip(core, ours.stride, strict=True))
+        fit = ours.fit(core)
+        batch = made.normalization(np.random.default_rng(1).integers(0, 255, (*fit.input, 1)))
+        expected, found = ours.predict(batch, fit), theirs.predict(batch, fit)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-5)
+        if expected.distances is not None:
+            np.testing.assert_allclose(found.distances, expected.distances, atol=2e-5)
+    (written,) = (made.folder / "engines").iterdir()
+    before = written.stat().st_mtime_ns
+    engines.open_predictor(made, engine, "float32")
+    assert written.stat().st_mtime_ns == before
+
+
+def test_the_fastest_engine_that_agrees_is_taken(tmp_path, caplog):
+    members = Ensemble((network(tmp_path, "2d", 0), network(tmp_path, "2d", 1)))
+    for engine in ("keras", "auto"):
+        members.segment(image(), tmp_path / f"{engine}.npy", precision="float32", engine=engine, max_voxels=5000)
+    labels = [np.load(tmp_path / f"{engine}.npy") for engine in ("keras", "auto")]
+    assert (labels[0] == labels[1]).mean() > 0.999
+    core = (1, 32, 32)
+    alone = members.members[0]
+    fit = alone.predictor("float32").fit(core)
+    block = np.random.default_rng(1).integers(0, 255, (*fit.input, 1)).astype(np.uint8)
+    _, tried = engines.fastest(alone, ["float32"], block, core)
+    assert [trial.seconds for trial in tried] == sorted(trial.seconds for trial in tried)
+    assert {trial.engine for trial in tried} == {"keras", *(e for e in ("openvino", "onnx") if not engines.missing(e))}
+    assert all(trial.agreement > 0.999 for trial in tried)
+
+
+def test_engines_that_cannot_be_are_named(tmp_path, monkeypatch):
+    made = network(tmp_path, "2d")
+    with pytest.raises(gn.InputError, match="`engine` must be one of auto, keras, openvino, onnx, but got 'tensorrt'"):
+        engines.open_predictor(made, "tensorrt")
+    if not engines.missing("onnx"):
+        with pytest.raises(gn.InputError, match="in float32 here, but bfloat16 is asked for"):
+            engines.open_predictor(made, "onnx", "bfloat16")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(gn.InputError, match="the engine openvino needs openvino: pip install openvino"):
+        engines.open_predictor(made, "openvino")
