@@ -115,10 +115,11 @@ class Ensemble:
         if engine != "auto":
             return self._combine(open_predictor(member, engine, precision) for member in self.members)
         tried = ["float32", *(["bfloat16"] if find_device().fast_bfloat16 else [])]
-        core = self.predictor("float32").choose_core(volume.shape[:3], max_voxels)
+        whole = self.predictor("float32")
+        core = whole.choose_core(volume.shape[:3], max_voxels)
         chosen = []
-        for member in self.members:
-            alone = MeanPredictor((member.predictor("float32"),))
+        for member, loaded in zip(self.members, whole.members, strict=True):
+            alone = MeanPredictor((loaded,))
             fits = alone.fits(core)
             middle = zip(volume.shape[:3], core, strict=True)
             start = [max((n - side) // 2 // side * side, 0) for n, side in middle]

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written beside, then renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -45,6 +46,11 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or a person's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def put_in_place(beside: Path, path: Path) -> None:

@@ -1,7 +1,6 @@
 """Where a volume is held while networks learn from it: in this process's memory, or in one that processes share."""
 
 import dataclasses
-import errno
 import hashlib
 import logging
 import math
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genenet.folder import writing
+from genenet.folder import is_full, writing
 from genenet.volume import Volume, open_volume
 
 logger = logging.getLogger("genenet")
@@ -84,15 +83,14 @@ def _write(volume: Volume, path: Path) -> bool:
     """Write a volume as a plain array; False where there is no room."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if shutil.disk_usage(path.parent).free < n_bytes(volume) + SPARE_BYTES:
-            raise OSError(errno.ENOSPC, "no space left on device")
-        _copy(volume, path)
+        if shutil.disk_usage(path.parent).free >= n_bytes(volume) + SPARE_BYTES:
+            _copy(volume, path)
+            return True
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
-        logger.warning("%s is read piece by piece: there is no room for it in %s", volume.name, path.parent)
-        return False
-    return True
+    logger.warning("%s is read piece by piece: there is no room for it in %s", volume.name, path.parent)
+    return False
 
 
 def _copy(volume: Volume, path: Path) -> None:

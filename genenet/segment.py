@@ -16,7 +16,7 @@ from genenet import doubt
 from genenet.blocks import MAX_CORE_VOXELS, Answer, MeanPredictor
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
-from genenet.folder import partial_path, remove, split_suffix
+from genenet.folder import partial_path, remove, split_suffix, write_text
 from genenet.formats import place
 from genenet.interrupts import interrupts_between_steps
 from genenet.normalization import Normalization, with_channels
@@ -70,7 +70,8 @@ class _Progress:
                     "use the same ones to continue it, or remove the .part files"
                 )
             # A line without its newline was being written when the process died; nothing may be joined to it.
-            path.write_text("\n".join([first, *rest[:-1], ""]), encoding="utf-8")
+            if rest[-1:] != [""]:
+                write_text(path, "\n".join([first, *rest[:-1], ""]))
             rows = [[int(number) for number in line.split()] for line in rest[:-1]]
             self.done = {index: counts for index, *counts in rows}
         else:

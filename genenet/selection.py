@@ -16,10 +16,9 @@ from genenet.doubt import sharpened
 from genenet.errors import InputError
 from genenet.folder import write_text
 from genenet.latency import seconds_per_megavoxel
-from genenet.metrics import contingency, scores
 from genenet.network import Network
 from genenet.predictions import Sample, draw_sample, probabilities_at
-from genenet.selection_rules import RULES, Candidates, Rule, per_second
+from genenet.selection_rules import RULES, Candidates, Rule, per_second, score_probabilities
 from genenet.wording import known_instead
 
 CURVE = "curve.csv"
@@ -132,15 +131,13 @@ def _curve(
     """Scores of ensembles as networks join, on the sampled voxels."""
     curve = []
     square, total = 0.0, np.zeros_like(probabilities[0], dtype=np.float32)
-    n_classes = total.shape[-1]
     for n_members, number in enumerate(order, 1):
         own = probabilities[number].astype(np.float32)
         total += own
         # The members' ambiguity is the mean square of what they say less the square of its mean.
         square += _sum_of_squares(own)
         ambiguity = max(square / n_members - _sum_of_squares(total) / n_members**2, 0.0) / len(sample.labels)
-        prediction = total.argmax(-1).astype(np.uint8)
-        found = scores(contingency(sample.labels, prediction, n_classes))
+        found = score_probabilities(sample.labels, total)
         network = ranked[number]
         alone = network.scores["adjusted_rand"]
         reached = found.adjusted_rand, found.mean_iou, found.accuracy

@@ -5,7 +5,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genenet.metrics import contingency, scores
+from genenet.metrics import Scores, contingency, scores
+
+
+def score_probabilities(labels: np.ndarray, probabilities: np.ndarray) -> Scores:
+    """Score the most probable classes.
+
+    Args:
+        labels: Class indices, `(n,)`.
+        probabilities: `(n, classes)`, or sums of such.
+    """
+    prediction = probabilities.argmax(-1).astype(np.uint8)
+    return scores(contingency(labels, prediction, probabilities.shape[-1]))
 
 
 class Candidates(NamedTuple):
@@ -23,8 +34,7 @@ class Candidates(NamedTuple):
 
     def score(self, total: np.ndarray) -> float:
         """Adjusted Rand score of summed probabilities."""
-        prediction = total.argmax(-1).astype(np.uint8)
-        return scores(contingency(self.labels, prediction, total.shape[-1])).adjusted_rand
+        return score_probabilities(self.labels, total).adjusted_rand
 
 
 # Gives numbers of candidates in the order in which they join; at most so many, with repetitions where a network may

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genenet.folder import writing
-from genenet.metrics import contingency, scores
 from genenet.network import Network
 from genenet.predictions import draw_sample, probabilities_at
 from genenet.selection import MAX_MEMBERS
+from genenet.selection_rules import score_probabilities
 from search.goals import ENSEMBLE_AWARE
 from search.study import Study
 from search.trial import PROBABILITIES, Trial
@@ -63,18 +63,12 @@ def contribution(study: Study, trial: Trial, network: Network, work: Path) -> di
     if before is None:
         return {"ensemble_gain": 0.0, "ambiguity": 0.0, ENSEMBLE_AWARE: alone}
     total = before.total + own
-    gain = score(sample.labels, total) - before.adjusted_rand
+    gain = score_probabilities(sample.labels, total).adjusted_rand - before.adjusted_rand
     return {
         "ensemble_gain": gain,
         "ambiguity": ambiguity(own, total / (before.n_members + 1)),
         ENSEMBLE_AWARE: alone + gain,
     }
-
-
-def score(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Adjusted Rand score of the most probable classes."""
-    prediction = probabilities.argmax(-1).astype(np.uint8)
-    return scores(contingency(labels, prediction, probabilities.shape[-1])).adjusted_rand
 
 
 def best_group(labels: np.ndarray, ranked: Sequence[np.ndarray]) -> Group | None:
@@ -87,7 +81,7 @@ def best_group(labels: np.ndarray, ranked: Sequence[np.ndarray]) -> Group | None
     best, total = None, np.zeros(ranked[0].shape if ranked else 0, np.float32)
     for n_members, probabilities in enumerate(ranked, 1):
         total = total + probabilities
-        reached = score(labels, total)
+        reached = score_probabilities(labels, total).adjusted_rand
         if best is None or reached > best.adjusted_rand:
             best = Group(n_members, total, reached)
     return best

@@ -1,6 +1,5 @@
 """Deals a study's trials out to workers, and takes what becomes of them."""
 
-import errno
 import logging
 import shutil
 import time
@@ -13,7 +12,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from genenet.errors import InputError
-from genenet.folder import remove, write_json
+from genenet.folder import is_full, remove, write_json
 from genenet.genes import NetworkRoot, from_dict
 from search import goals
 from search.lease import Lease, server_time
@@ -39,11 +38,6 @@ def wait_for_space(folder: Path, poll_s: float = 5.0, n_bytes: int = LEAST_FREE_
             logger.warning("%s: the disk is full; waiting for some room", folder)
         waited = True
         time.sleep(poll_s)
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk, or a person's share of it, is full."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 T = TypeVar("T")

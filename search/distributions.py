@@ -1,10 +1,27 @@
-"""Optuna's words for what may be drawn."""
+"""Optuna's words for what may be drawn, and a sampler that draws it piece by piece."""
 
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from search.space import Choice, Domain, Whole
+
+
+class OneByOneSampler(BaseSampler):
+    """A sampler that gives parameters one by one: which of them a trial asks for depends on its tree."""
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing."""
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Nothing."""
+        return {}
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:

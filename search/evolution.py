@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.distributions import holds
+from search.distributions import OneByOneSampler, holds
 from search.moves import Mutation
 
 
-class EvolutionSampler(BaseSampler):
+class EvolutionSampler(OneByOneSampler):
     """Give every trial a parent, the best of some drawn from the youngest, and change a little of it.
 
     Parameters are addressed by name, so a parameter that the parent has not, because its tree has other genes, is drawn
@@ -45,16 +45,6 @@ class EvolutionSampler(BaseSampler):
         """Draw anew in another thread or process."""
         self._rng = np.random.default_rng()
         self._random.reseed_rng()
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: what a trial asks for depends on its tree, so parameters are given one by one."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

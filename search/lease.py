@@ -33,6 +33,9 @@ class LeaseLost(Stopped):
     """Another worker has the trial."""
 
 
+# By which a training is continued, as `genenet.train` writes it; it names its arrays.
+CHECKPOINT = "checkpoint.json"
+
 # A heartbeat is due so often, in parts of the lease.
 BEATS_PER_LEASE = 8
 
@@ -165,7 +168,7 @@ class Attempt:
     def step(self) -> int | None:
         """How far its training came, by the last checkpoint; None where there is none."""
         try:
-            return int(read_json(self.work / "checkpoint.json")["step"])
+            return int(read_json(self.work / CHECKPOINT)["step"])
         except (InputError, KeyError):
             return None
 

@@ -32,7 +32,7 @@ class SearchSettings:
             before is refused. None lets both limits hold, whichever comes first.
         sampler: One of `SAMPLERS`.
         early_stopping: One of `PRUNERS`, or None: every network is trained to its end.
-        objectives: What the sampler learns from, the most important first; `goals.OBJECTIVES` has them.
+        objectives: What the sampler learns from, the most important first; `goals.DIRECTIONS` has them.
         seed: Of every draw, weight and window.
         limits: What a network may cost.
         lease_s: A worker on another machine that gives no sign of life for so many seconds is taken for dead.

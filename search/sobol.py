@@ -7,18 +7,19 @@ restarts skip points, and parallel workers begin without it. Here the point foll
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 from scipy.stats import qmc
 
 from genenet.seeds import derived_seed
+from search.distributions import OneByOneSampler
 
 # The points' dimensions; a root has fewer hyperparameters.
 N_DIMENSIONS = 64
 
 
-class SobolSampler(BaseSampler):
+class SobolSampler(OneByOneSampler):
     """Give a trial its point of the sequence, one dimension for each of the root's hyperparameters in turn.
 
     What deeper genes add is drawn at random: it depends on the tree, so that it has no dimension of its own.
@@ -35,16 +36,6 @@ class SobolSampler(BaseSampler):
         self._point = sequence.random(1)[0]
         self._given: list[str] = []
         self._random = RandomSampler(seed=derived_seed(seed, number))
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: parameters are given one by one."""
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

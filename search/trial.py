@@ -14,7 +14,6 @@
 import contextlib
 import csv
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from genenet.errors import InputError
-from genenet.folder import read_json, remove, write_json, write_text
+from genenet.folder import is_full, read_json, remove, write_json, write_text
 from genenet.genes import NetworkRoot, from_dict
 from genenet.network import Network
-from search.lease import Attempt, attempts
+from search.lease import CHECKPOINT, Attempt, attempts
 
 # A trial is given up after so many attempts in a row that were lost without a step forward: it is the trial that
 # kills, by taking all memory, say.
@@ -47,9 +46,6 @@ EXTRAS = (
     "ensemble_gain",
     "ambiguity",
 )
-
-# By which a training is continued; it names its arrays.
-CHECKPOINT = "checkpoint.json"
 
 # What a trial's folder keeps of the attempt that settled it.
 PROBABILITIES = "validation.npz"
@@ -228,7 +224,7 @@ def _link(source: Path, target: Path) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, FileNotFoundError) or is_full(error):
             raise
         shutil.copy2(source, target)
 

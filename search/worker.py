@@ -11,8 +11,9 @@ from typing import Any
 
 from genenet.device import import_keras
 from genenet.errors import InputError, TrainingError
+from genenet.folder import is_full
 from genenet.interrupts import Stopped, stops_at_signals
-from search.dealer import LEAST_FREE_BYTES, Dealer, is_full, wait_for_space
+from search.dealer import LEAST_FREE_BYTES, Dealer, wait_for_space
 from search.early_stopping import StoppedEarly
 from search.lease import Lease, LeaseLost
 from search.study import Study

@@ -11,9 +11,10 @@ from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
 from genenet.network import Network
 from genenet.predictions import draw_sample, probabilities_at
+from genenet.selection_rules import score_probabilities
 from genenet.settings import TrainingSettings, WindowSettings
 from search import goals
-from search.contribution import ambiguity, best_group, score
+from search.contribution import ambiguity, best_group
 from search.goals import DIRECTIONS, front
 from search.worker import work
 
@@ -44,7 +45,9 @@ def test_the_best_group_is_the_best_beginning():
     half = right.copy()
     half[2] = (0.6, 0.4)
     assert best_group(labels, [half, weak, right]).n_members == 3
-    assert best_group(labels, [half, weak, right]).adjusted_rand == score(labels, right) == 1
+    assert (
+        best_group(labels, [half, weak, right]).adjusted_rand == score_probabilities(labels, right).adjusted_rand == 1
+    )
 
 
 def test_the_front_holds_what_nothing_beats():
@@ -86,7 +89,8 @@ def test_objectives_are_measured(trained, data_file):
     expected = probabilities_at(trained.trials()[0].network(), data, sample)
     np.testing.assert_array_equal(first, expected.astype(np.float16))
     total = first.astype(np.float32) + second
-    gain = score(sample.labels, total) - score(sample.labels, first)
+    gain = score_probabilities(sample.labels, total).adjusted_rand
+    gain -= score_probabilities(sample.labels, first).adjusted_rand
     assert table.loc[1, "ensemble_gain"] == pytest.approx(gain)
     assert table.loc[1, "ambiguity"] == pytest.approx(ambiguity(second, total / 2), rel=1e-5)
     assert table.loc[1, "ensemble_aware"] == pytest.approx(table.loc[1, "adjusted_rand"] + gain)
