@@ -22,7 +22,8 @@ import_keras()
 
 import numpy as np  # noqa: E402
 
-from genenet.blocks import BlockPredictor, MeanPredictor  # noqa: E402
+from genenet.averaging import MeanPredictor  # noqa: E402
+from genenet.blocks import BlockPredictor  # noqa: E402
 from genenet.classes import default_classes  # noqa: E402
 from genenet.genes import EncoderDecoder, UNet  # noqa: E402
 from genenet.normalization import Normalization  # noqa: E402

@@ -1,34 +1,24 @@
-"""Run networks over a volume block by block; the pieces of their answer fit without seams."""
+"""Run a network over a volume block by block; the pieces of its answer fit without seams."""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from genenet.dataset import Part
-from genenet.doubt import entropy, sharpened
-from genenet.label_table import UNLABELLED
-from genenet.metrics import Scores, contingency, scores
+from genenet.blending import Tiles
+from genenet.cost import inference_bytes
 from genenet.normalization import Normalization
 from genenet.operations import Convolution, SqueezeExcitation
 from genenet.operations import Normalization as NormalizationLayer
 from genenet.plan import Plan, WindowShape
-from genenet.tiling import Box, Fit, blocks, choose_core, fit_core
+from genenet.tiling import Fit, Reach, fit_core, union
+from genenet.views import PLAIN, View
 
 if TYPE_CHECKING:
     import keras
-
-# What a block may write at once: the largest tensor of a network with 64 features is then 64 million numbers.
-MAX_CORE_VOXELS = 2**20
-
-# What a block may read, times what it may write; and what it may read in any case.
-MAX_READ, MAX_READ_VOXELS = 4, 2**21
-
-# Reads `(start, shape)` `(z, y, x)` as an image `(*shape, channels)`, mirrored beyond the edges.
-Reader = Callable[[Sequence[int], Sequence[int]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,214 +73,6 @@ class Slab(NamedTuple):
         return kept.reshape(-1, *kept.shape[2:])
 
 
-@dataclasses.dataclass(frozen=True)
-class BlockPredictor:
-    """A network that gives class probabilities for any box of a volume.
-
-    Attributes:
-        model: From normalised images to probabilities.
-        plan: Its layers, for the geometry of its windows.
-        normalization: Of the images.
-        window: The training window. Networks with group normalization or squeeze and excitation see windows of this
-            size only, since their answer depends on it; 3-D networks whose context is deeper than that see windows of
-            its depth (`slab`); the others see whatever is fast.
-        run: Gives the answers, one array per output, for a batch of normalised windows; Keras does it if left out.
-    """
-
-    model: "keras.Model"
-    plan: Plan
-    normalization: Normalization
-    window: WindowShape
-    run: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
-    _by_shape: "dict[tuple[int, ...], keras.Model]" = dataclasses.field(default_factory=dict, repr=False, compare=False)
-
-    @functools.cached_property
-    def slab(self) -> Slab | None:
-        """The slabs in which a 3-D network sees a volume whose training windows were shallower than its context.
-
-        In training most of its context along z was the zeros of padding; with real slices there it does worse.
-        """
-        if self.plan.n_dims == 2:
-            return None
-        depth = self.window.input[0]
-        if fit_core(self.plan, self.plan.total_stride).input[0] <= depth:
-            return None
-        margin = depth // 4
-        return Slab(depth, margin, depth - 2 * margin)
-
-    @property
-    def stride(self) -> tuple[int, ...]:
-        """What cores must be multiples of, `(z, y, x)`."""
-        if self.slab is not None:
-            return self.slab.keep, *self.plan.total_stride[1:]
-        return (1,) * (3 - self.plan.n_dims) + self.plan.total_stride
-
-    @property
-    def depends_on_window(self) -> bool:
-        """Whether statistics of the whole window enter the answer."""
-        operations = [layer.operation for layer in self.plan.layers.values()]
-        return any(
-            isinstance(o, SqueezeExcitation) or isinstance(o, NormalizationLayer) and o.kind == "group"
-            for o in operations
-        )
-
-    def largest_core(self) -> tuple[int, ...] | None:
-        """The core of a training window, `(z, y, x)`, where no other window may be used; else None."""
-        if not self.depends_on_window:
-            return None
-        smallest = fit_core(self.plan, self.plan.total_stride)
-        room = [w - n for w, n in zip(self.window.input, smallest.input, strict=True)]
-        core = [s + max(r, 0) // s * s for r, s in zip(room, self.plan.total_stride, strict=True)]
-        if self.slab is not None:
-            core[0] = self.slab.keep
-        return (1,) * (3 - self.plan.n_dims) + tuple(core)
-
-    def fit(self, core: Sequence[int]) -> Fit:
-        """The window for a core `(z, y, x)`; a 2-D network reads its slices as a batch, one of slabs these."""
-        flat = 3 - self.plan.n_dims
-        fit = fit_core(self.plan, core[flat:])
-        if self.slab is not None:
-            n_read = self.slab.count(core[0]) * self.slab.keep + 2 * self.slab.margin
-            return Fit(tuple(core), (self.slab.margin, *fit.lead[1:]), (n_read, *fit.input[1:]), (0, *fit.skip[1:]))
-        first, zeros = tuple(core[:flat]), (0,) * flat
-        return Fit(tuple(core), zeros + fit.lead, first + fit.input, zeros + fit.skip)
-
-    def _run_keras(self, batch: np.ndarray) -> list[Any]:
-        answers = self._model_for(batch.shape).predict_on_batch(batch)
-        return answers if isinstance(answers, list) else [answers]
-
-    def _model_for(self, shape: tuple[int, ...]) -> "keras.Model":
-        """The model; one of its own for every shape where TensorFlow cannot change it.
-
-        TensorFlow makes dilated 3-D convolutions of others by moving voxels to the batch; traced for open sizes, it
-        does not pad them as it must ("padded_shape is not divisible by block_shape", seen with 2.21).
-        """
-        operations = [layer.operation for layer in self.plan.layers.values()]
-        if self.plan.n_dims == 2 or not any(isinstance(o, Convolution) and o.dilation > 1 for o in operations):
-            return self.model
-        if shape not in self._by_shape:
-            import keras
-
-            image = keras.Input(batch_shape=shape)
-            self._by_shape[shape] = keras.Model(image, self.model(image))
-        return self._by_shape[shape]
-
-    def predict(self, images: np.ndarray, fit: Fit) -> Answer:
-        """What the network says about a core.
-
-        Args:
-            images: Normalised `(z, y, x, channels)` of the fit's input shape.
-            fit: The window.
-
-        Returns:
-            Of the fit's core shape.
-        """
-        batch = images
-        if self.slab is not None:
-            batch = self.slab.cut(batch)
-        elif self.plan.n_dims == 3:
-            batch = batch[None]
-        answers = self._run_keras(batch) if self.run is None else self.run(batch)
-        maps = [np.asarray(answer, np.float32) for answer in answers]
-        if self.slab is not None:
-            maps = [self.slab.join(each) for each in maps]
-        elif self.plan.n_dims == 3:
-            maps = [each[0] for each in maps]
-        maps = [each[fit.keep] for each in maps]
-        return Answer(maps[0], maps[1][..., 0] if len(maps) > 1 else None)
-
-
-@dataclasses.dataclass(frozen=True)
-class MeanPredictor:
-    """Networks whose answers are combined, block by block.
-
-    Attributes:
-        members: One network or several with the same classes.
-        vote: Count the members' most probable classes instead of averaging their probabilities.
-        weights: How much each member counts; all the same if left out.
-        temperatures: By which each member's probabilities are calibrated; 1 if left out.
-    """
-
-    members: tuple[BlockPredictor, ...]
-    vote: bool = False
-    weights: tuple[float, ...] = ()
-    temperatures: tuple[float, ...] = ()
-
-    def choose_core(self, shape: Sequence[int], max_voxels: int = MAX_CORE_VOXELS) -> tuple[int, ...]:
-        """Blocks for a volume `(z, y, x)` that every member can give.
-
-        They are smaller than `max_voxels` where the context around them would take more memory than they do: in thin
-        slabs a 3-D network reads many times the slices that it writes.
-        """
-        room = max_voxels
-        while True:
-            core = self._largest_core(shape, room)
-            n_read = max(math.prod(fit.input) for fit in self.fits(core))
-            if n_read <= max(MAX_READ * max_voxels, MAX_READ_VOXELS) or room < MAX_READ:
-                return core
-            room //= 2
-
-    def _largest_core(self, shape: Sequence[int], max_voxels: int) -> tuple[int, ...]:
-        stride = [math.lcm(*sides) for sides in zip(*(member.stride for member in self.members), strict=True)]
-        flat = 3 - min(member.plan.n_dims for member in self.members)
-        free = [axis < flat for axis in range(3)]
-        core = choose_core(shape, stride, max_voxels, free=free)
-        for limit in filter(None, (member.largest_core() for member in self.members)):
-            core = tuple(
-                max(step, min(side, most) // step * step) for side, most, step in zip(core, limit, stride, strict=True)
-            )
-        return core
-
-    def fits(self, core: Sequence[int]) -> list[Fit]:
-        """Every member's window for a core."""
-        return [member.fit(core) for member in self.members]
-
-    def read(self, read: Reader, start: Sequence[int], fits: Sequence[Fit]) -> np.ndarray:
-        """Read once what all members need for the core that begins at `start`."""
-        lead = [max(sides) for sides in zip(*(fit.lead for fit in fits), strict=True)]
-        tail = [
-            max(sides)
-            for sides in zip(*([n - m for n, m in zip(f.input, f.lead, strict=True)] for f in fits), strict=True)
-        ]
-        shape = [a + b for a, b in zip(lead, tail, strict=True)]
-        return read([s - a for s, a in zip(start, lead, strict=True)], shape)
-
-    @property
-    def gives_distances(self) -> bool:
-        """Whether a member has a distance head."""
-        return any(head.kind == "distance" for member in self.members for head in member.plan.heads)
-
-    def predict(self, images: np.ndarray, fits: Sequence[Fit], *, member_entropy: bool = False) -> Answer:
-        """Combine the members' answers for images that `read` gave.
-
-        Args:
-            images: Unnormalised `(z, y, x, channels)`.
-            fits: As for `read`.
-            member_entropy: Whether to work out how sure every member is for itself.
-
-        Returns:
-            Mean probabilities, or shares of votes; the mean distances of the members that have them.
-        """
-        lead = [max(sides) for sides in zip(*(fit.lead for fit in fits), strict=True)]
-        probabilities, distances, entropies = Mean(), Mean(), Mean()
-        normalized = {kind: kind(images) for kind in dict.fromkeys(member.normalization for member in self.members)}
-        ones = (1.0,) * len(self.members)
-        weights, temperatures = self.weights or ones, self.temperatures or ones
-        for member, fit, weight, temperature in zip(self.members, fits, weights, temperatures, strict=True):
-            inside = tuple(slice(a - b, a - b + n) for a, b, n in zip(lead, fit.lead, fit.input, strict=True))
-            answer = member.predict(normalized[member.normalization][inside], fit)
-            own = sharpened(answer.probabilities, temperature)
-            own = as_votes(own) if self.vote else own
-            probabilities.add(own, weight)
-            if member_entropy:
-                entropies.add(entropy(own), weight)
-            if answer.distances is not None:
-                distances.add(answer.distances, weight)
-        return Answer(
-            probabilities.value(), *(each.value() if each.weight else None for each in (distances, entropies))
-        )
-
-
 class Mean:
     """A running mean; the first array is not copied, if it counts as one.
 
@@ -314,47 +96,209 @@ class Mean:
         return self._total if self.weight == 1 else self._total / np.float32(self.weight)
 
 
-def as_votes(probabilities: np.ndarray) -> np.ndarray:
-    """1 for the most probable class, 0 for the others; shape and dtype stay."""
-    votes = np.zeros_like(probabilities)
-    np.put_along_axis(votes, probabilities.argmax(-1)[..., None], 1, -1)
-    return votes
+@dataclasses.dataclass(frozen=True)
+class BlockPredictor:
+    """A network that gives class probabilities for any box of a volume.
 
+    Shapes are those of the volume, `(z, y, x)`, unless a method's name begins with an underscore: these see the volume
+    as the network does.
 
-def score_parts(
-    predictor: MeanPredictor, parts: Sequence[Part], n_classes: int, max_voxels: int = MAX_CORE_VOXELS
-) -> Scores:
-    """Score networks on whole parts, block by block, all parts counted together."""
-    table = np.zeros((n_classes, n_classes), np.int64)
-    for part in parts:
-        table += score_part(predictor, part, n_classes, max_voxels)
-    return scores(table)
-
-
-def score_part(predictor: MeanPredictor, part: Part, n_classes: int, max_voxels: int = MAX_CORE_VOXELS) -> np.ndarray:
-    """Count label against prediction over a whole part, block by block.
-
-    Returns:
-        The contingency table `(n_classes, n_classes)`, rows labels.
+    Attributes:
+        model: From normalised images to probabilities; None where only the geometry is asked for.
+        plan: Its layers, for the geometry of its windows.
+        normalization: Of the images.
+        window: The training window. Networks with group normalization or squeeze and excitation see windows of this
+            size only, since their answer depends on it; 3-D networks whose context is deeper than that see windows of
+            its depth (`slab`); the others see whatever is fast.
+        run: Gives the answers, one array per output, for a batch of normalised windows; Keras does it if left out.
+        views: How the network looks at the volume; its answers are averaged.
+        overlap: The share by which windows of the training size overlap and are blended; if left out, every voxel is
+            seen once, with its whole context.
+        engine: The program that runs it, and in which precision, for people.
     """
-    table = np.zeros((n_classes, n_classes), np.int64)
-    for box, answer in predict_part(predictor, part, max_voxels):
-        table += count_box(part, box, answer)
-    return table
 
+    model: "keras.Model | None"
+    plan: Plan
+    normalization: Normalization
+    window: WindowShape
+    run: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
+    views: tuple[View, ...] = (PLAIN,)
+    overlap: float | None = None
+    engine: tuple[str, str] = ("keras", "float32")
+    _by_shape: "dict[tuple[int, ...], keras.Model]" = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    _fits: dict[tuple[int, ...], Fit] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
-def predict_part(
-    predictor: MeanPredictor, part: Part, max_voxels: int = MAX_CORE_VOXELS
-) -> Iterator[tuple[Box, np.ndarray]]:
-    """Give every block of a part with its answer, `(*block, classes)`."""
-    core = predictor.choose_core(part.shape, max_voxels)
-    fits = predictor.fits(core)
-    for box in blocks(part.shape, core):
-        answer = predictor.predict(predictor.read(part.read_image, [side.start for side in box], fits), fits)
-        yield box, answer.probabilities[tuple(slice(side.stop - side.start) for side in box)]
+    @functools.cached_property
+    def slab(self) -> Slab | None:
+        """The slabs in which a 3-D network sees a volume whose training windows were shallower than its context.
 
+        In training most of its context along z was the zeros of padding; with real slices there it does worse.
+        """
+        if self.plan.n_dims == 2 or self.tiles is not None:
+            return None
+        depth = self.window.input[0]
+        if fit_core(self.plan, self.plan.total_stride).input[0] <= depth:
+            return None
+        margin = depth // 4
+        return Slab(depth, margin, depth - 2 * margin)
 
-def count_box(part: Part, box: Box, answer: np.ndarray) -> np.ndarray:
-    """Count label against most probable class in a block, `(classes, classes)`, rows labels."""
-    labels = part.read_labels([side.start for side in box], [side.stop - side.start for side in box])
-    return contingency(labels, answer.argmax(-1).astype(np.uint8), answer.shape[-1], ignore=UNLABELLED)
+    @functools.cached_property
+    def tiles(self) -> Tiles | None:
+        """The windows that overlap, where they are to."""
+        if self.overlap is None:
+            return None
+        start = [int(offset) for _, offset in self.plan.output.grid]
+        return Tiles.overlapping(self.window, start, self.overlap)
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """What cores must be multiples of."""
+        flat = (1,) * (3 - self.plan.n_dims)
+        if self.tiles is not None:
+            stride = flat + self.tiles.step
+        elif self.slab is not None:
+            stride = self.slab.keep, *self.plan.total_stride[1:]
+        else:
+            stride = flat + self.plan.total_stride
+        turned = [view.turn_sides_back(stride) for view in self.views]
+        return tuple(math.lcm(*sides) for sides in zip(*turned, strict=True))
+
+    @property
+    def free_axes(self) -> tuple[bool, ...]:
+        """Along which axes it needs no context."""
+        free = (True,) * (3 - self.plan.n_dims) + (False,) * self.plan.n_dims
+        turned = [view.turn_sides_back(free) for view in self.views]
+        return tuple(all(sides) for sides in zip(*turned, strict=True))
+
+    @property
+    def depends_on_window(self) -> bool:
+        """Whether statistics of the whole window enter the answer."""
+        operations = [layer.operation for layer in self.plan.layers.values()]
+        return any(
+            isinstance(o, SqueezeExcitation) or isinstance(o, NormalizationLayer) and o.kind == "group"
+            for o in operations
+        )
+
+    def largest_core(self) -> tuple[int, ...] | None:
+        """The core of a training window where no other window may be used; else None."""
+        if not self.depends_on_window or self.tiles is not None:
+            return None
+        smallest = fit_core(self.plan, self.plan.total_stride)
+        room = [w - n for w, n in zip(self.window.input, smallest.input, strict=True)]
+        core = [s + max(r, 0) // s * s for r, s in zip(room, self.plan.total_stride, strict=True)]
+        if self.slab is not None:
+            core[0] = self.slab.keep
+        core = [1] * (3 - self.plan.n_dims) + core
+        turned = [view.turn_sides_back(core) for view in self.views]
+        return tuple(min(sides) for sides in zip(*turned, strict=True))
+
+    def reach(self, core: Sequence[int]) -> Reach:
+        """What is read for a core."""
+        return union([self._reach_of(view, core) for view in self.views])
+
+    def _reach_of(self, view: View, core: Sequence[int]) -> Reach:
+        """What a view reads, as the volume lies."""
+        reach = self._reach(view.turn_sides(core))
+        ends = [(lead, n - side) for lead, n, side in zip(reach.lead, reach.tail, reach.core, strict=True)]
+        ends = [pair[::-1] if back else pair for pair, back in zip(ends, view.mirrored, strict=True)]
+        lead = view.turn_sides_back([before for before, _ in ends])
+        return Reach(tuple(core), lead, view.turn_sides_back(reach.input))
+
+    def _reach(self, core: Sequence[int]) -> Reach:
+        if self.tiles is not None:
+            return self.tiles.reach(core)
+        fit = self._fit(core)
+        return Reach(fit.core, fit.lead, fit.input)
+
+    def _fit(self, core: Sequence[int]) -> Fit:
+        """The window for a core; a 2-D network reads its slices as a batch, one of slabs these."""
+        flat = 3 - self.plan.n_dims
+        first, inner = tuple(core[:flat]), tuple(core[flat:])
+        if inner not in self._fits:
+            self._fits[inner] = fit_core(self.plan, inner)
+        fit = self._fits[inner]
+        if self.slab is not None:
+            n_read = self.slab.count(core[0]) * self.slab.keep + 2 * self.slab.margin
+            return Fit(tuple(core), (self.slab.margin, *fit.lead[1:]), (n_read, *fit.input[1:]), (0, *fit.skip[1:]))
+        zeros = (0,) * flat
+        return Fit(tuple(core), zeros + fit.lead, first + fit.input, zeros + fit.skip)
+
+    def call_shape(self, core: Sequence[int]) -> tuple[int, ...]:
+        """The largest batch of windows that one call of the network gets for a core, `(batch, *space)`."""
+        shapes = [self._call_shape(view.turn_sides(core)) for view in self.views]
+        return max(shapes, key=math.prod)
+
+    def _call_shape(self, core: Sequence[int]) -> tuple[int, ...]:
+        is_volume = self.plan.n_dims == 3
+        if self.tiles is not None:
+            return 1 if is_volume else core[0], *self.window.input
+        fit = self._fit(core)
+        if self.slab is not None:
+            return self.slab.count(core[0]), self.slab.depth, *fit.input[1:]
+        return (1, *fit.input) if is_volume else fit.input
+
+    def bytes_for(self, core: Sequence[int]) -> int:
+        """About how much memory its layers take for a core, in float32."""
+        n_windows, *window = self.call_shape(core)
+        return inference_bytes(self.plan, self.plan.sizes(tuple(window)), n_windows)
+
+    def _run(self, batch: np.ndarray) -> list[np.ndarray]:
+        answers = self._run_keras(batch) if self.run is None else self.run(batch)
+        return [np.asarray(answer, np.float32) for answer in answers]
+
+    def _run_keras(self, batch: np.ndarray) -> list[Any]:
+        answers = self._model_for(batch.shape).predict_on_batch(batch)
+        return answers if isinstance(answers, list) else [answers]
+
+    def _model_for(self, shape: tuple[int, ...]) -> "keras.Model":
+        """The model; one of its own for every shape where TensorFlow cannot change it.
+
+        TensorFlow makes dilated 3-D convolutions of others by moving voxels to the batch; traced for open sizes, it
+        does not pad them as it must ("padded_shape is not divisible by block_shape", seen with 2.21).
+        """
+        if self.model is None:
+            raise ValueError("the network was not loaded: only its geometry is known")
+        operations = [layer.operation for layer in self.plan.layers.values()]
+        if self.plan.n_dims == 2 or not any(isinstance(o, Convolution) and o.dilation > 1 for o in operations):
+            return self.model
+        if shape not in self._by_shape:
+            import keras
+
+            image = keras.Input(batch_shape=shape)
+            self._by_shape[shape] = keras.Model(image, self.model(image))
+        return self._by_shape[shape]
+
+    def predict(self, images: np.ndarray, reach: Reach) -> Answer:
+        """What the network says about a core.
+
+        Args:
+            images: Normalised `(z, y, x, channels)` of the reach's input shape.
+            reach: Of the core; what `reach` gives, or more.
+
+        Returns:
+            Of the core's shape.
+        """
+        means: list[Mean] = []
+        for view in self.views:
+            seen = view.turn(images[self._reach_of(view, reach.core).within(reach)])
+            maps = self._predict(seen, view.turn_sides(reach.core))
+            means = means or [Mean() for _ in maps]
+            for mean, found in zip(means, maps, strict=True):
+                mean.add(view.turn_back(found))
+        maps = [mean.value() for mean in means]
+        return Answer(maps[0], maps[1][..., 0] if len(maps) > 1 else None)
+
+    def _predict(self, images: np.ndarray, core: Sequence[int]) -> list[np.ndarray]:
+        """One view's answers, `(*core, values)`."""
+        is_volume = self.plan.n_dims == 3
+        if self.tiles is not None:
+            blended = self.tiles.blend(images[None] if is_volume else images, core[3 - self.plan.n_dims :], self._run)
+            return [each[0] for each in blended] if is_volume else blended
+        if self.slab is not None:
+            maps = [self.slab.join(each) for each in self._run(self.slab.cut(images))]
+        elif is_volume:
+            maps = [each[0] for each in self._run(images[None])]
+        else:
+            maps = self._run(images)
+        keep = self._fit(core).keep
+        return [each[keep] for each in maps]

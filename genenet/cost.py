@@ -10,6 +10,7 @@ from genenet.operations import (
     Dropout,
     MaxPool,
     Multiply,
+    Normalization,
     Operation,
     Softmax,
 )
@@ -101,6 +102,30 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
             held += volume[name]  # its halves, before they are put side by side
     largest = max(volume[name] + sum(volume[source] for source in layer.inputs) for name, layer in plan.layers.items())
     return FLOAT_BYTES * int(held + 2 * largest + 4 * plan.n_parameters)
+
+
+def inference_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: int) -> int:
+    """Peak memory of one float32 forward pass.
+
+    A layer's output lives until the last layer that reads it is done; skips live long. A convolution takes a copy of
+    what it reads besides. Activations are applied where their input lies.
+
+    Held against measurements by `benchmarks.memory`.
+    """
+    names = list(plan.layers)
+    read_last = {source: place for place, name in enumerate(names) for source in plan.layers[name].inputs}
+    volume = {name: batch_size * plan.layers[name].n_channels * math.prod(sizes[name]) for name in names}
+    live = peak = volume[IMAGE]
+    for place, name in enumerate(names[1:], 1):
+        layer = plan.layers[name]
+        gone = sum(volume[source] for source in set(layer.inputs) if read_last[source] == place)
+        if isinstance(layer.operation, (Activation, Softmax, Normalization)) and gone >= volume[name]:
+            live += volume[name] - gone
+            continue
+        copied = volume[layer.inputs[0]] if isinstance(layer.operation, Convolution) else 0
+        peak = max(peak, live + volume[name] + copied)
+        live += volume[name] - gone
+    return FLOAT_BYTES * (peak + plan.n_parameters)
 
 
 def is_dilated(operation: Operation) -> TypeGuard[Convolution]:

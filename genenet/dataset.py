@@ -13,6 +13,7 @@ import pydantic
 from genenet.classes import PALETTE, SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import read_yaml
+from genenet.formats.remote import is_remote
 from genenet.holding import in_memory, mapped
 from genenet.label_table import UNLABELLED, LabelTable
 from genenet.normalization import Normalization, fit_normalization
@@ -296,7 +297,11 @@ def _refuse_overlap(training: tuple[Part, ...], validation: tuple[Part, ...], na
 
 
 def _resolve(path: str, folder: Path) -> str:
-    return path if Path(path).is_absolute() else str(folder / path)
+    return path if is_remote(path) or Path(path).is_absolute() else str(folder / path)
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return path if is_remote(path) else str((folder / path).absolute())
 
 
 def _part(
@@ -342,7 +347,7 @@ def resolve_data(source: str | Path | dict[str, Any]) -> dict[str, Any]:
         if not isinstance(entry, dict):
             return entry
         return {
-            key: str((folder / value).absolute()) if key in ("image", "labels") else absolute(value)
+            key: _absolute(value, folder) if key in ("image", "labels") else absolute(value)
             for key, value in entry.items()
         }
 

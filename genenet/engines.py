@@ -75,8 +75,8 @@ def open_predictor(network: Network, engine: str = "keras", precision: str = "au
         raise InputError(f"the engine {engine} needs {missing(engine)[0]}: pip install {' '.join(PACKAGES[engine])}")
     predictor = network.predictor("float32")
     with _written(network, predictor, engine) as path:
-        run = _openvino(path, precision) if engine == "openvino" else _onnx(path, precision)
-    return dataclasses.replace(predictor, run=run)
+        run, used = _openvino(path, precision) if engine == "openvino" else _onnx(path, precision)
+    return dataclasses.replace(predictor, model=None, run=run, engine=(engine, used))
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def _written(network: Network, predictor: BlockPredictor, engine: str) -> Iterat
 def _write(predictor: BlockPredictor, engine: str, beside: Path) -> None:
     import keras
 
-    model = predictor.model
+    model: keras.Model = predictor.model  # type: ignore[assignment]
     shape = (None, *model.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
     if engine == "onnx":
@@ -121,7 +121,11 @@ def _write(predictor: BlockPredictor, engine: str, beside: Path) -> None:
         openvino.save_model(openvino.convert_model(folder), str(beside / "model.xml"), compress_to_fp16=False)
 
 
-def _openvino(path: Path, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+Run = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def _openvino(path: Path, precision: str) -> tuple[Run, str]:
+    """What runs a network, and in which precision."""
     import openvino
 
     core = openvino.Core()
@@ -137,23 +141,34 @@ def _openvino(path: Path, precision: str) -> Callable[[np.ndarray], list[np.ndar
     def run(batch: np.ndarray) -> list[np.ndarray]:
         if batch.shape not in compiled:
             model.reshape(list(batch.shape))
-            hints = {"INFERENCE_PRECISION_HINT": names[precision], "PERFORMANCE_HINT": "LATENCY"}
+            hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": names[precision], "PERFORMANCE_HINT": "LATENCY"}
+            if _n_threads():
+                hints["INFERENCE_NUM_THREADS"] = _n_threads()
             compiled[batch.shape] = core.compile_model(model, "CPU", hints)
         found = compiled[batch.shape](batch)
         return [np.asarray(found[number]) for number in range(len(found))]
 
-    return run
+    return run, precision
 
 
-def _onnx(path: Path, precision: str) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _onnx(path: Path, precision: str) -> tuple[Run, str]:
+    """What runs a network, and in which precision."""
     import onnxruntime
 
     if precision not in ("auto", "float32"):
         raise InputError(f"ONNX Runtime computes networks in float32 here, but {precision} is asked for")
     providers = os.environ.get(PROVIDERS_VARIABLE, "CPUExecutionProvider").split(",")
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=providers)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _n_threads()
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     name = session.get_inputs()[0].name
-    return lambda batch: [np.asarray(found) for found in session.run(None, {name: batch})]
+    return lambda batch: [np.asarray(found) for found in session.run(None, {name: batch})], "float32"
+
+
+def _n_threads() -> int:
+    """As OMP_NUM_THREADS says, by which local workers are given their share; 0 for as many as there are cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() else 0
 
 
 def fastest(
@@ -171,8 +186,8 @@ def fastest(
         The network on that engine, and how all did, the fastest first.
     """
     reference = network.predictor("float32")
-    batch = network.normalization(images)
-    expected = reference.predict(batch, reference.fit(core)).probabilities.argmax(-1)
+    batch, reach = network.normalization(images), reference.reach(core)
+    expected = reference.predict(batch, reach).probabilities.argmax(-1)
     found: list[tuple[Trial, BlockPredictor]] = []
     for engine in ENGINES[1:]:
         if missing(engine):
@@ -183,12 +198,11 @@ def fastest(
                 predictor = open_predictor(network, engine, precision)
             except InputError:  # this precision is not to be had here
                 continue
-            fit = predictor.fit(core)
-            labels = predictor.predict(batch, fit).probabilities.argmax(-1)
+            labels = predictor.predict(batch, reach).probabilities.argmax(-1)
             spent = []
             for _ in range(N_ROUNDS):
                 started = time.perf_counter()
-                predictor.predict(batch, fit)
+                predictor.predict(batch, reach)
                 spent.append(time.perf_counter() - started)
             agreement = float((labels == expected).mean())
             found.append((Trial(engine, precision, float(np.median(spent)), agreement), predictor))

@@ -1,14 +1,18 @@
 """Ensembles: trained networks whose class probabilities are averaged (Guay et al. 2018, section 2.1)."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genenet.blocks import MAX_CORE_VOXELS, BlockPredictor, MeanPredictor, score_parts
+from genenet.averaging import MAX_CORE_VOXELS, MeanPredictor, score_parts
+from genenet.blocks import BlockPredictor
 from genenet.classes import SegmentationClass
 from genenet.dataset import Dataset
 from genenet.errors import InputError
@@ -17,6 +21,7 @@ from genenet.metrics import Scores
 from genenet.network import Network
 from genenet.normalization import with_channels
 from genenet.selection import MAX_MEMBERS, CurvePoint, beside, ranked_by_score, read_curve, select_members, write_curve
+from genenet.views import STRAIGHT, Look, views
 from genenet.wording import plural
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ class Ensemble:
         temperatures: By which each member's probabilities are calibrated (Guo et al. 2017); 1 if left out.
         candidates: Folders and scores of the networks among which members were selected, best first.
         calibration: The ensemble's expected calibration error before and after calibration, where it was calibrated.
+        axes: Across which axes a 2-D member's slices lie, a word for each member: `z`, or `zyx` for the mean over all
+            three; `z` if left out.
 
     Raises:
         InputError: No members, members with different classes or channels, or weights that are not positive.
@@ -50,6 +57,7 @@ class Ensemble:
     temperatures: tuple[float, ...] = ()
     candidates: tuple[tuple[str, float], ...] = ()
     calibration: tuple[float, float] | None = None
+    axes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -58,6 +66,10 @@ class Ensemble:
             values = getattr(self, name)
             if values and (len(values) != len(self.members) or not min(values) > 0):
                 raise InputError(f"`{name}` must be {plural(len(self.members), 'positive number')}, but got {values}")
+        if self.axes and len(self.axes) != len(self.members):
+            raise InputError(f"`axes` must be {plural(len(self.members), 'word')}, but got {self.axes}")
+        for across in self.axes:
+            views(2, across)  # refuses what it does not know
         first = self.members[0]
         for other in self.members[1:]:
             if [entry.value for entry in other.classes] != [entry.value for entry in first.classes]:
@@ -75,6 +87,7 @@ class Ensemble:
         """What tells this ensemble from others."""
         rows = [(member.details.get("digest"), sorted(member.scores.items())) for member in self.members]
         content = [rows, self.vote, *([self.weights, self.temperatures] if self.weights or self.temperatures else [])]
+        content += [self.axes] if self.axes else []
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
     def check(self, data: Dataset) -> None:
@@ -92,40 +105,54 @@ class Ensemble:
                 f"the networks read {plural(n_channels, 'channel')}, but {data.name} has {data.n_channels}"
             )
 
-    def predictor(self, precision: str = "auto") -> MeanPredictor:
-        """Load all members."""
-        return self._combine(member.predictor(precision) for member in self.members)
+    def predictor(self, precision: str = "auto", look: Look = STRAIGHT) -> MeanPredictor:
+        """Load all members, as Keras runs them."""
+        return self._combine((member.predictor(precision) for member in self.members), look)
 
-    def _combine(self, members: Iterable[BlockPredictor]) -> MeanPredictor:
-        return MeanPredictor(tuple(members), self.vote, self.weights, self.temperatures)
+    def geometry(self, look: Look = STRAIGHT) -> MeanPredictor:
+        """What `predictor` gives, without the models: it knows what it would read, and what memory it would take."""
+        return self._combine((member.geometry() for member in self.members), look)
 
-    def predictor_by(self, engine: str, precision: str, volume: "Volume", max_voxels: int) -> MeanPredictor:
-        """Load all members to run by an engine.
+    def predictor_by(self, engines: Sequence[Sequence[str]], look: Look = STRAIGHT) -> MeanPredictor:
+        """Load all members, each to be run by an engine in a precision (`genenet.engines.open_predictor`)."""
+        from genenet.engines import open_predictor
+
+        pairs = zip(self.members, engines, strict=True)
+        return self._combine((open_predictor(member, *engine) for member, engine in pairs), look)
+
+    def fastest(self, precision: str, volume: "Volume", core: tuple[int, ...], look: Look = STRAIGHT) -> MeanPredictor:
+        """Load all members, each to be run by what is fastest here and gives the same classes as Keras in float32.
 
         Args:
-            engine: `keras`, `openvino`, `onnx`; or `auto` for the fastest of these on a block of the volume, for each
-                member, that gives the same classes as Keras in float32 does.
-            precision: As for `genenet.engines.open_predictor`; `auto` with `auto` tries all that are fast here.
-            volume: What is to be segmented.
-            max_voxels: The largest block.
+            precision: `auto` for all that are fast here; or the only one that may be taken.
+            volume: On a block of which engines are measured.
+            core: The block's shape.
+            look: How members look at the volume.
         """
         from genenet.device import find_device
-        from genenet.engines import fastest, open_predictor
+        from genenet.engines import fastest
 
-        if engine != "auto":
-            return self._combine(open_predictor(member, engine, precision) for member in self.members)
         tried = ["float32", *(["bfloat16"] if find_device().fast_bfloat16 else [])]
-        whole = self.predictor("float32")
-        core = whole.choose_core(volume.shape[:3], max_voxels)
         chosen = []
-        for member, loaded in zip(self.members, whole.members, strict=True):
-            alone = MeanPredictor((loaded,))
-            fits = alone.fits(core)
-            middle = zip(volume.shape[:3], core, strict=True)
-            start = [max((n - side) // 2 // side * side, 0) for n, side in middle]
-            images = alone.read(lambda at, n: with_channels(volume.read_mirrored(at, n)), start, fits)
-            chosen.append(fastest(member, tried if precision == "auto" else [precision], images, core)[0])
-        return self._combine(chosen)
+        for member in self.members:
+            alone = MeanPredictor((member.geometry(),))
+            side = alone.choose_core(core, math.prod(core))
+            reach = alone.reach(side)
+            middle = zip(volume.shape[:3], side, strict=True)
+            start = [max((n - width) // 2 // width * width, 0) for n, width in middle]
+            images = alone.read(lambda at, n: with_channels(volume.read_mirrored(at, n)), start, reach)
+            chosen.append(fastest(member, tried if precision == "auto" else [precision], images, side)[0])
+        return self._combine(chosen, look)
+
+    def _combine(self, members: Iterable[BlockPredictor], look: Look) -> MeanPredictor:
+        axes = self.axes or ("z",) * len(self.members)
+        seeing = (
+            dataclasses.replace(
+                member, views=views(member.plan.n_dims, across, look.augmentation), overlap=look.overlap
+            )
+            for member, across in zip(members, axes, strict=True)
+        )
+        return MeanPredictor(tuple(seeing), self.vote, self.weights, self.temperatures)
 
     @classmethod
     def select(
@@ -208,22 +235,58 @@ class Ensemble:
         *,
         precision: str = "auto",
         engine: str = "keras",
+        look: Look = STRAIGHT,
+        cluster: str | None = None,
+        n_workers: int | None = None,
+        jobs: Mapping[str, Any] | None = None,
+        max_voxels: int = MAX_CORE_VOXELS,
+        memory_bytes: int | None = None,
         **options: Any,
     ) -> "Summary":
-        """Segment a volume of any size; `predictor_by` says what engines there are, `segment_volume` the options.
+        """Segment a volume of any size; `segment_volume` says what the other options are.
+
+        Args:
+            image: The volume.
+            output: Where class values are written.
+            precision: `auto`, `float32`, `bfloat16` or `float16`.
+            engine: `keras`, `openvino`, `onnx`; or `auto` for the fastest of these on a block of the volume, for each
+                member, that gives the same classes as Keras in float32 does.
+            look: Test-time augmentation, and windows that overlap.
+            cluster: Do the blocks elsewhere: `local`, `slurm`, or a scheduler's address (`genenet.clusters.opened`).
+            n_workers: How many processes.
+            jobs: What Slurm jobs ask for.
+            max_voxels: The largest block.
+            memory_bytes: What a block may take of memory.
+            **options: Of `segment_volume`.
 
         Raises:
-            InputError: As `genenet.segment.segment_volume`; or an engine that is not there.
+            InputError: As `genenet.segment.segment_volume`; an engine or a cluster that is not there; an output that
+                several processes cannot write.
         """
-        from genenet.segment import segment_volume
+        from genenet import clusters
+        from genenet.manifest import chosen_before
+        from genenet.segment import choose_block, segment_volume
         from genenet.volume import open_volume
 
-        if engine == "keras":
-            predictor = self.predictor(precision)
-        else:
-            image = open_volume(image)
-            predictor = self.predictor_by(engine, precision, image, options.get("max_voxels", MAX_CORE_VOXELS))
-        return segment_volume(predictor, self.classes, image, output, identity=self.identity, **options)
+        volume = open_volume(image)
+        here = self.geometry(look)
+        n_here = n_workers or clusters.n_devices() if cluster == "local" else 1
+        core = choose_block(here, volume, max_voxels, memory_bytes, n_here)
+        engines = [tuple(word.split("/")) for word in chosen_before(output).get("engines", ())]
+        if engine != "auto" or not engines:
+            engines = [(engine, precision)] * len(self.members)
+        load = functools.partial(self.predictor_by, engines, look)
+        if engines[0][0] == "auto":
+            here = self.fastest(precision, volume, core, look)
+            load = functools.partial(self.predictor_by, [member.engine for member in here.members], look)
+        elif cluster is None:
+            here = load()
+        options |= {"settings": {"engine": engine, "precision": precision, **dataclasses.asdict(look)}, "block": core}
+        with contextlib.ExitStack() as stack:
+            run = None if cluster is None else stack.enter_context(clusters.opened(cluster, n_workers, jobs))
+            return segment_volume(
+                here, self.classes, volume, output, identity=self.identity, run=run, load=load, **options
+            )
 
     def score(self, data: Dataset, part: str = "validation", *, precision: str = "auto") -> Scores:
         """Score on all parts of a kind, counted together."""
@@ -242,9 +305,14 @@ class Ensemble:
                 "adjusted_rand": member.scores["adjusted_rand"],
                 "weight": weight,
                 "temperature": temperature,
+                "axes": across,
             }
-            for member, weight, temperature in zip(
-                self.members, self.weights or ones, self.temperatures or ones, strict=True
+            for member, weight, temperature, across in zip(
+                self.members,
+                self.weights or ones,
+                self.temperatures or ones,
+                self.axes or ("z",) * len(self.members),
+                strict=True,
             )
         ]
         candidates = [
@@ -274,6 +342,7 @@ class Ensemble:
                 (str(beside(folder, row["network"])), float(row["adjusted_rand"]))
                 for row in entry.get("candidates", [])
             )
+            axes = tuple(str(row.get("axes", "z")) for row in entry["members"])
             errors = entry.get("calibration_error")
             calibration = None if errors is None else (float(errors["before"]), float(errors["after"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -286,4 +355,5 @@ class Ensemble:
             temperatures if set(temperatures) != {1.0} else (),
             candidates,
             calibration,
+            axes if set(axes) != {"z"} else (),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from genenet.folder import is_full, writing
+from genenet.formats.remote import is_remote
 from genenet.volume import Volume, open_volume
 
 logger = logging.getLogger("genenet")
@@ -54,6 +55,8 @@ def mapped(volume: Volume, folder: Path, limit: int = MAPPED_BYTES) -> Volume:
         limit: Bytes; larger volumes stay as they are.
     """
     if not isinstance(volume.source, (str, os.PathLike)) or n_bytes(volume) > limit:
+        return volume
+    if is_remote(os.fspath(volume.source)):
         return volume
     source = Path(volume.source)
     if source.suffix == ".npy":

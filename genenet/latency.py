@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 
-from genenet.blocks import MeanPredictor
+from genenet.averaging import MeanPredictor
 from genenet.dataset import Dataset
 from genenet.network import Network
 
@@ -13,12 +13,12 @@ def seconds_per_megavoxel(network: Network, data: Dataset, precision: str = "aut
     """How long a network takes for a million voxels: the median of some rounds over a block of the validation part."""
     predictor, part = MeanPredictor((network.predictor(precision),)), data.validation[0]
     core = predictor.choose_core(part.shape)
-    fits = predictor.fits(core)
-    images = predictor.read(part.read_image, (0, 0, 0), fits)
-    predictor.predict(images, fits)  # traces graphs
+    reach = predictor.reach(core)
+    images = predictor.read(part.read_image, (0, 0, 0), reach)
+    predictor.predict(images, reach)  # traces graphs
     found = []
     for _ in range(n_rounds):
         started = time.perf_counter()
-        predictor.predict(images, fits)
+        predictor.predict(images, reach)
         found.append(time.perf_counter() - started)
     return 1e6 * statistics.median(found) / math.prod(core)

@@ -86,10 +86,16 @@ class Network:
 
     def predictor(self, precision: str = "auto") -> "BlockPredictor":
         """Load the network to run over volumes block by block."""
+        from genenet.device import dtype_policy
+
+        engine = "keras", dtype_policy(precision).removeprefix("mixed_")
+        return dataclasses.replace(self.geometry(), model=self.load(precision), engine=engine)
+
+    def geometry(self) -> "BlockPredictor":
+        """What `predictor` gives, without the model: it knows what it would read, and what memory it would take."""
         from genenet.blocks import BlockPredictor
 
-        plan, window = self.blueprint.plan_layers(), self.blueprint.window_shape()
-        return BlockPredictor(self.load(precision), plan, self.normalization, window)
+        return BlockPredictor(None, self.blueprint.plan_layers(), self.normalization, self.blueprint.window_shape())
 
 
 def save_network(

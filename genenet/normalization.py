@@ -23,11 +23,13 @@ class Normalization:
     std: tuple[float, ...]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Normalise `(*space, channels)` of any dtype to float32."""
+        """Normalise `(*space, channels)` of any dtype to float32; NaN and infinity become the mean."""
         scale = np.float32(1) / np.asarray(self.std, np.float32)
         shift = -np.asarray(self.mean, np.float32) * scale
         result = np.multiply(image, scale, dtype=np.float32)
         result += shift
+        if image.dtype.kind == "f":
+            result[~np.isfinite(result)] = 0
         return result
 
     def to_dict(self) -> dict[str, Any]:

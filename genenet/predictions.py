@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genenet.blocks import MeanPredictor, predict_part
+from genenet.averaging import MeanPredictor, predict_part
 from genenet.dataset import Dataset
 from genenet.folder import writing
 from genenet.label_table import UNLABELLED

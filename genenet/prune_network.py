@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 import pruning
-from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
+from genenet.averaging import MeanPredictor, score_parts
+from genenet.blocks import BlockPredictor
 from genenet.dataset import Dataset
 from genenet.dense_evaluation import DensePatches
 from genenet.errors import InputError

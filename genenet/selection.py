@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genenet.blocks import as_votes
+from genenet.averaging import as_votes
 from genenet.calibration import expected_calibration_error, fit_temperature
 from genenet.dataset import Dataset
 from genenet.doubt import sharpened

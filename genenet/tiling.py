@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from genenet.errors import InputError
 from genenet.plan import Plan
@@ -39,6 +40,39 @@ class Fit:
     def keep(self) -> Box:
         """Where the core lies in the network's answer."""
         return tuple(slice(s, s + n) for s, n in zip(self.skip, self.core, strict=True))
+
+
+class Reach(NamedTuple):
+    """What is read for a core, voxels per axis.
+
+    Attributes:
+        core: What is wanted.
+        lead: Voxels read before the core.
+        input: Voxels read in all.
+    """
+
+    core: tuple[int, ...]
+    lead: tuple[int, ...]
+    input: tuple[int, ...]
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        """Voxels read beyond the beginning of the core."""
+        return tuple(whole - before for whole, before in zip(self.input, self.lead, strict=True))
+
+    def within(self, other: "Reach") -> Box:
+        """Where it lies in what another reads for the same core."""
+        return tuple(
+            slice(before - mine, before - mine + n)
+            for before, mine, n in zip(other.lead, self.lead, self.input, strict=True)
+        )
+
+
+def union(reaches: Sequence[Reach]) -> Reach:
+    """What has to be read so that each of several reaches lies within."""
+    lead = tuple(map(max, *(each.lead for each in reaches), reaches[0].lead))
+    tail = tuple(map(max, *(each.tail for each in reaches), reaches[0].tail))
+    return Reach(reaches[0].core, lead, tuple(a + b for a, b in zip(lead, tail, strict=True)))
 
 
 def fit_core(plan: Plan, core: Sequence[int]) -> Fit:
@@ -97,6 +131,20 @@ def choose_core(
         worth = [(can, no_context, size) for can, no_context, size in zip(can_cut, free, core(), strict=True)]
         pieces[worth.index(max(worth))] += 1
     return core()
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor up to a bound.
+
+    >>> largest_divisor(1008, 256), largest_divisor(976, 256)
+    (252, 244)
+    """
+    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
+
+
+def n_blocks(shape: Sequence[int], core: Sequence[int]) -> int:
+    """How many boxes `blocks` gives."""
+    return math.prod(math.ceil(size / step) for size, step in zip(shape, core, strict=True))
 
 
 def blocks(shape: Sequence[int], core: Sequence[int]) -> Iterator[Box]:

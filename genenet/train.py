@@ -12,7 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from genenet.blocks import BlockPredictor, MeanPredictor, score_parts
+from genenet.averaging import MeanPredictor, score_parts
+from genenet.blocks import BlockPredictor
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
 from genenet.errors import InputError, TrainingError

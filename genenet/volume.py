@@ -207,6 +207,8 @@ def create_volume(
     voxel_size_nm: Sequence[float] | None = None,
     classes: Sequence[SegmentationClass] | None = None,
     chunks: Sequence[int] | None = None,
+    shards: Sequence[int] | None = None,
+    ome_version: str = ome_zarr.VERSION,
     overwrite: bool = False,
 ) -> Writer:
     """Make a volume of zeros to be written box by box; the suffix names the format.
@@ -222,6 +224,8 @@ def create_volume(
         voxel_size_nm: `(z, y, x)`.
         classes: The class table of a label volume.
         chunks: Voxels per block `(z, y, x)` in Zarr and HDF5; one channel per block.
+        shards: Voxels per file `(z, y, x)` in OME-Zarr 0.5, whole chunks, all channels; a file per chunk if left out.
+        ome_version: Of an OME-Zarr, 0.5 or 0.4.
         overwrite: Replace what stands there.
 
     Raises:
@@ -229,6 +233,12 @@ def create_volume(
     """
     where = place.target(path)
     layout = _layout(os.fspath(path), shape, dtype, voxel_size_nm, chunks)
+    if ome_version not in ome_zarr.VERSIONS:
+        raise InputError(f"OME-Zarr is written in version {' or '.join(ome_zarr.VERSIONS)}, but got {ome_version!r}")
+    if shards is not None and ome_version == ome_zarr.VERSION:
+        layout = dataclasses.replace(layout, chunks=(*tuple(chunks or DEFAULT_CHUNKS)[:3], *layout.chunks[3:]))
+        layout = dataclasses.replace(layout, shards=(*tuple(shards)[:3], *layout.shape[3:]))
+    layout = dataclasses.replace(layout, ome_version=ome_version)
     place.check_free(path, overwrite=overwrite)
     with writing(os.fspath(path)):
         remove(where.path)

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 SEARCHES = ("exact", "prefilter", "first_order", "lazy")
 
-# Of so many candidates with the least first-order score the prefilter works out the true loss; the scores serve for so
-# many removals.
-N_PREFILTERED = 4
+# Of so many candidates with the least first-order score the prefilter works out the true loss; of more where there are
+# few channels, since each counts more there. The scores serve for so many removals.
+N_PREFILTERED, N_AMONG_FEW, FEW = 4, 8, 16
 RANK_EVERY = 4
 
 
@@ -42,7 +42,8 @@ class Search:
             to first order; `first_order` removes the best of these unseen; `lazy` works out again only those that
             looked best before, which is exact only as far as channels do not help each other out.
         n_batches: Drawn anew for every removal, and averaged.
-        n_prefiltered: How many candidates `prefilter` works out.
+        n_prefiltered: How many candidates `prefilter` works out; if left out 4, or 8 where there are no more than 16 to
+            begin with.
         rank_every: After how many removals `prefilter` works out anew which candidates are best to first order.
         at_once: How many channels go per step, for speed.
         at_weights: A channel goes by zeros in the kernel and bias that make it, as the paper writes. That is the same
@@ -53,7 +54,7 @@ class Search:
 
     kind: str = "prefilter"
     n_batches: int = 4
-    n_prefiltered: int = N_PREFILTERED
+    n_prefiltered: int | None = None
     rank_every: int = RANK_EVERY
     at_once: int = 1
     at_weights: bool = False
@@ -63,8 +64,13 @@ class Search:
         if self.kind not in SEARCHES:
             raise PruningError(f"`search` must be one of {', '.join(SEARCHES)}, but got {self.kind!r}")
         for name in ("n_batches", "n_prefiltered", "rank_every", "at_once"):
-            if getattr(self, name) < 1:
-                raise PruningError(f"`{name}` must be at least 1, but got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PruningError(f"`{name}` must be at least 1, but got {value}")
+
+    def n_candidates(self, n_units: int) -> int:
+        """How many candidates `prefilter` works out of so many that there are to begin with."""
+        return self.n_prefiltered or (N_AMONG_FEW if n_units <= FEW else N_PREFILTERED)
 
 
 def loss_ordering(
@@ -237,7 +243,9 @@ class _Finder:
         at_once = min(self.options.at_once, len(units))
         if self.options.kind == "lazy":
             return self._lazy(batches, units)
-        if self.options.kind == "exact":
+        n_candidates = max(self.options.n_candidates(len(self.cut.units)), at_once)
+        is_exact = self.options.kind == "prefilter" and len(units) <= n_candidates
+        if is_exact or self.options.kind == "exact":
             losses = self.loss(batches, units)
             best = np.argsort(losses, kind="stable")[:at_once]
             return [(units[place], float(losses[place]), None) for place in best]
@@ -246,7 +254,7 @@ class _Finder:
         order = np.argsort(rises, kind="stable")
         if self.options.kind == "first_order":
             return [(units[place], None, float(rises[place])) for place in order[:at_once]]
-        chosen = order[: max(self.options.n_prefiltered, at_once)]
+        chosen = order[:n_candidates]
         losses = self.loss(batches, [units[place] for place in chosen])
         best = chosen[np.argsort(losses, kind="stable")][:at_once]
         by_place = dict(zip(chosen.tolist(), losses.tolist(), strict=True))
@@ -294,7 +302,7 @@ def order(
         PruningError: The goal cannot be reached, or the loss is not finite.
     """
     graph = remover.graph
-    side_by_side = {"prefilter": max(options.n_prefiltered, options.at_once), "first_order": 1, "lazy": 1}
+    side_by_side = {"prefilter": max(options.n_candidates(len(units)), options.at_once), "first_order": 1, "lazy": 1}
     cut = Cut(graph, units, objective, at_weights=options.at_weights, most=side_by_side.get(options.kind))
     finder = _Finder(cut, options)
     follow = Follower(finder, heldout)

@@ -10,6 +10,7 @@ from typing import Any
 
 import genenet
 from genenet.formats import place
+from genenet.formats.remote import is_remote
 
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy", "scipy", "optuna", "elasticdeform",
             "scikit-learn", "h5py", "zarr", "tifffile")  # fmt: skip
@@ -47,7 +48,7 @@ def _commit() -> str | None:
 
 
 def checksums(data: dict[str, Any]) -> dict[str, str]:
-    """A checksum of every file that a data file names, by path.
+    """A checksum of every file of this machine that a data file names, by path.
 
     Args:
         data: Its content, with absolute paths.
@@ -57,7 +58,7 @@ def checksums(data: dict[str, Any]) -> dict[str, str]:
         part = data.get(which) or {}
         entries += part if isinstance(part, list) else [part]
     sources = dict.fromkeys(entry[key] for entry in entries for key in ("image", "labels") if entry.get(key))
-    paths = dict.fromkeys(str(place.find(source).path) for source in sources)
+    paths = dict.fromkeys(str(place.find(source).path) for source in sources if not is_remote(source))
     return {path: checksum(Path(path)) for path in paths}
 
 

@@ -21,7 +21,20 @@ import genenet as gn
 from genenet.folder import write_json, write_yaml
 from genenet.volume import open_volume
 
-VERBS = ["demo", "tree", "train", "evaluate", "ensemble", "segment", "prune", "export", "doctor", "data", "search"]
+VERBS = [
+    "demo",
+    "tree",
+    "train",
+    "evaluate",
+    "ensemble",
+    "segment",
+    "components",
+    "prune",
+    "export",
+    "doctor",
+    "data",
+    "search",
+]
 VERBS += [f"data {verb}" for verb in ("info", "convert", "phantom", "fetch")]
 VERBS += [f"search {verb}" for verb in ("init", "run", "worker", "submit", "stop", "status", "report", "replay")]
 VERBS += [f"search {verb}" for verb in ("extend", "enqueue", "copy", "dashboard")]
@@ -330,7 +343,7 @@ def test_kill_minus_nine_during_segmentation(tmp_path, data_file, data_settings)
         [sys.executable, "-m", "genenet", *map(str, command), str(out)],
         stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    log = tmp_path / "out.part.txt"
+    log = tmp_path / "out.part.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

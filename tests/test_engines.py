@@ -40,7 +40,7 @@ def test_engines_give_what_keras_gives(engine, name, tmp_path):
     theirs = engines.open_predictor(made, engine, "float32")
     for core in ((2, 16, 32), (3, 32, 16)):
         core = tuple(-(-n // s) * s for n, s in zip(core, ours.stride, strict=True))
-        fit = ours.fit(core)
+        fit = ours.reach(core)
         batch = made.normalization(np.random.default_rng(1).integers(0, 255, (*fit.input, 1)))
         expected, found = ours.predict(batch, fit), theirs.predict(batch, fit)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-5)
@@ -60,7 +60,7 @@ def test_the_fastest_engine_that_agrees_is_taken(tmp_path, caplog):
     assert (labels[0] == labels[1]).mean() > 0.999
     core = (1, 32, 32)
     alone = members.members[0]
-    fit = alone.predictor("float32").fit(core)
+    fit = alone.predictor("float32").reach(core)
     block = np.random.default_rng(1).integers(0, 255, (*fit.input, 1)).astype(np.uint8)
     _, tried = engines.fastest(alone, ["float32"], block, core)
     assert [trial.seconds for trial in tried] == sorted(trial.seconds for trial in tried)

@@ -5,7 +5,8 @@ import pytest
 from family import FAMILY, ROOT, make
 
 import genenet as gn
-from genenet.blocks import BlockPredictor, MeanPredictor
+from genenet.averaging import MeanPredictor
+from genenet.blocks import BlockPredictor
 from genenet.build import build_model
 from genenet.genes import PRESETS, DilatedNet, EncoderDecoder, Hybrid2D3D, PyramidNet, UNet3D, from_dict
 from genenet.normalization import Normalization
@@ -44,7 +45,7 @@ def test_seams_are_invisible(name, tmp_path):
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
     mean = MeanPredictor((BlockPredictor(model, net.plan_layers(), PLAIN, net.window_shape()),))
     volume = np.random.default_rng(1).normal(size=(6, 50, 45)).astype(np.float32)
-    whole = mean.fits(mean.choose_core(volume.shape, 10**9))
+    whole = mean.reach(mean.choose_core(volume.shape, 10**9))
     expected = mean.predict(mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None], whole)
     expected = expected.probabilities[:6, :50, :45]
     classes = tuple(gn.SegmentationClass(value, str(value), "#000000") for value in (0, 7))
@@ -78,7 +79,7 @@ def test_blocks_of_3d_networks_are_as_small_as_their_context_demands():
     mean = MeanPredictor((BlockPredictor(None, plan, PLAIN, window),))
     for max_voxels in (2**20, 2**19):
         core = mean.choose_core((3, 1024, 1024), max_voxels)
-        (fit,) = mean.fits(core)
+        fit = mean.reach(core)
         assert np.prod(fit.input) <= 4 * max_voxels
         assert core[0] == 3
     flat = gn.UNet(n_classes=2)

@@ -6,7 +6,8 @@ import pytest
 
 import genenet as gn
 import pruning
-from genenet.blocks import BlockPredictor, MeanPredictor
+from genenet.averaging import MeanPredictor
+from genenet.blocks import BlockPredictor
 from genenet.errors import InputError
 from genenet.genes import from_dict
 from genenet.normalization import Normalization

@@ -1,5 +1,8 @@
 """Block by block: no seams, no voxel twice, continued after a kill, refused where it cannot be."""
 
+import json
+import resource
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
 import genenet as gn
-from genenet.blocks import BlockPredictor, MeanPredictor, Slab, as_votes
+from genenet.averaging import MeanPredictor, as_votes
+from genenet.blocks import BlockPredictor, Slab
 from genenet.calibration import expected_calibration_error, fit_temperature
 from genenet.doubt import sharpened
 from genenet.ensemble import Ensemble
@@ -17,7 +21,7 @@ from genenet.normalization import Normalization
 from genenet.segment import segment_volume
 from genenet.selection_rules import Candidates, best_first, greedy, greedy_with_replacement, per_second
 from genenet.tiling import blocks, choose_core, fit_core
-from genenet.volume import open_volume
+from genenet.volume import create_volume, open_volume
 
 CLASSES = gn.SegmentationClass(0, "background", "#000000"), gn.SegmentationClass(7, "cell", "#56b4e9")
 PLAIN = Normalization((0.0,), (1.0,))
@@ -75,7 +79,7 @@ def test_seams_are_invisible(values, max_voxels, tmp_path):
     member = predictor(**values)
     volume = image()
     mean = MeanPredictor((member,))
-    whole = mean.fits(mean.choose_core(volume.shape, 10**9))
+    whole = mean.reach(mean.choose_core(volume.shape, 10**9))
     expected = mean.predict(mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None], whole)
     expected = expected.probabilities[: volume.shape[0], : volume.shape[1], : volume.shape[2]]
     segment_volume(
@@ -127,7 +131,7 @@ def test_distance_maps_are_those_of_the_members_that_have_them(tmp_path):
     with_distances = predictor(1, distance_weight=1.0, padding="valid"), predictor(2, distance_weight=0.5)
     mean = MeanPredictor((predictor(0), *with_distances))
     volume = image()
-    whole = mean.fits(mean.choose_core(volume.shape, 10**9))
+    whole = mean.reach(mean.choose_core(volume.shape, 10**9))
     images = mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None]
     expected = mean.predict(images, whole).distances[:3, :50, :70]
     assert expected.std() > 1e-3
@@ -150,8 +154,8 @@ def test_votes_are_counted():
     probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     assert as_votes(probabilities).tolist() == [[1, 0, 0], [0, 0, 1]]
     mean = MeanPredictor(tuple(predictor(seed) for seed in range(3)), vote=True)
-    fits = mean.fits((1, 16, 16))
-    answer = mean.predict(mean.read(open_volume(image()).read_mirrored, (0, 0, 0), fits)[..., None], fits)
+    reach = mean.reach((1, 16, 16))
+    answer = mean.predict(mean.read(open_volume(image()).read_mirrored, (0, 0, 0), reach)[..., None], reach)
     assert set(np.unique(answer.probabilities.round(3))) <= {0, np.float32(0.333), np.float32(0.667), 1}
 
 
@@ -159,7 +163,7 @@ def test_group_normalization_sees_training_windows_only():
     member = predictor(normalization="group", n_features=8, window_size=64)
     core = MeanPredictor((member,)).choose_core((5, 500, 500))
     assert core[0] == 1
-    assert member.fit(core).input[1] <= 64 < member.fit((1, core[1] + 4, core[2])).input[1] + 4
+    assert member.reach(core).input[1] <= 64 < member.reach((1, core[1] + 4, core[2])).input[1] + 4
 
 
 class Dies(Exception):
@@ -181,7 +185,7 @@ def test_a_stopped_segmentation_is_continued(tmp_path):
     with pytest.raises(Dies):
         segment_volume(mean, CLASSES, volume, out, identity="a", max_voxels=900, progress=die)
     assert not out.exists()
-    with pytest.raises(gn.InputError, match="unfinished segmentation with other settings"):
+    with pytest.raises(gn.InputError, match='an unfinished segmentation .*networks "a", now "b"'):
         segment_volume(mean, CLASSES, volume, out, identity="b", max_voxels=900)
     summary = segment_volume(mean, CLASSES, volume, out, identity="a", max_voxels=900)
     assert summary.n_kept == 4
@@ -330,14 +334,11 @@ def test_only_shallow_windows_ask_for_slabs(depth, slab):
 
 def answers(mean, volume):
     """What an ensemble says about a whole volume, and each member alone."""
-    fits = mean.fits(mean.choose_core(volume.shape, 10**9))
-    images = mean.read(open_volume(volume).read_mirrored, (0, 0, 0), fits)[..., None]
+    reach = mean.reach(mean.choose_core(volume.shape, 10**9))
+    images = mean.read(open_volume(volume).read_mirrored, (0, 0, 0), reach)[..., None]
     box = tuple(slice(0, n) for n in volume.shape)
-    alone = [
-        MeanPredictor((m,)).predict(images, [f]).inside(box).probabilities
-        for m, f in zip(mean.members, fits, strict=True)
-    ]
-    return mean.predict(images, fits, member_entropy=True).inside(box), alone
+    alone = [MeanPredictor((m,)).predict(images, reach).inside(box).probabilities for m in mean.members]
+    return mean.predict(images, reach, member_entropy=True).inside(box), alone
 
 
 def test_doubt_is_that_of_the_mean_and_of_the_members(tmp_path):
@@ -377,13 +378,18 @@ def test_another_map_at_the_same_place_is_not_continued(tmp_path):
         )  # fmt: skip
     with pytest.raises(gn.InputError, match="other settings"):
         segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", extras={"margin": tmp_path / "m.npy"}, **options)
-    (notes,) = tmp_path.glob("*.txt")
-    notes.write_text(notes.read_text() + "7 1")  # half a line, of a process that was killed
+    (notes,) = tmp_path.glob("*.jsonl")
+    notes.write_text(notes.read_text() + '{"block": 7')  # half a line, of a process that was killed
     with pytest.raises(Dies):
         segment_volume(
             mean, CLASSES, volume, tmp_path / "o.npy", progress=die, extras={"entropy": tmp_path / "m.npy"}, **options
         )  # fmt: skip
-    assert [line.split()[0] for line in notes.read_text().splitlines()[1:]] == ["0", "1"]
+    assert [json.loads(line)["block"] for line in notes.read_text().splitlines()[1:]] == [0, 1]
+    notes.write_text("{")
+    with pytest.raises(gn.InputError, match=r"o\.part\.jsonl is damaged; --restart begins anew"):
+        segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", **options)
+    segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", restart=True, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.part.npy", "o.npy"]
 
 
 @pytest.mark.parametrize(
@@ -489,3 +495,134 @@ def test_ensembles_are_selected_by_rules_and_calibrated(networks, data_settings,
         Ensemble.select(networks, data, rule="per_second")
     with pytest.raises(gn.InputError, match="`weights` must be 1 positive number"):
         Ensemble((networks[0],), weights=(0.0,))
+
+
+# -- faults ---
+
+
+def probabilities(volume, tmp_path, name="p", **options):
+    segment_volume(
+        MeanPredictor((predictor(padding="same"),)), CLASSES, open_volume(volume), tmp_path / f"{name}.npy",
+        identity="a", extras={"probabilities": tmp_path / f"{name}p.npy"}, overwrite=True, **options,
+    )  # fmt: skip
+    return np.load(tmp_path / f"{name}p.npy").astype(np.float32)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_bad_slices_do_not_spread(bad, tmp_path, caplog):
+    """A 2-D network: other slices stay as they are; and what is not a number counts as the mean."""
+    volume = image()
+    good = probabilities(volume, tmp_path, max_voxels=1500)
+    spoiled = volume.copy()
+    spoiled[1] = bad
+    found = probabilities(spoiled, tmp_path, max_voxels=1500)
+    np.testing.assert_allclose(found[[0, 2]], good[[0, 2]], atol=1e-3)
+    if not np.isfinite(bad):
+        assert "holds NaN or infinity" in caplog.text
+        blank = volume.copy()
+        blank[1] = 0
+        np.testing.assert_allclose(found, probabilities(blank, tmp_path), atol=1e-3)
+
+
+def test_bad_voxels_stay_within_the_halo(tmp_path):
+    member = predictor()
+    volume = image((1, 120, 120))
+    spoiled = volume.copy()
+    spoiled[0, 60, 60] = 1e30
+    good, found = probabilities(volume, tmp_path), probabilities(spoiled, tmp_path)
+    (before, after), _ = member.plan.halo()
+    reach = max(before, after) + member.plan.total_stride[0]
+    far = np.ones((120, 120), bool)
+    far[60 - reach : 61 + reach, 60 - reach : 61 + reach] = False
+    np.testing.assert_allclose(found[0, far], good[0, far], atol=1e-3)
+
+
+class Unreadable:
+    """A volume of which some slices cannot be read."""
+
+    def __init__(self, values, bad):
+        self.values, self.bad, self.shape, self.dtype = values, bad, values.shape, values.dtype
+
+    def __getitem__(self, key):
+        if key[0].start <= self.bad < key[0].stop:
+            raise OSError(5, "Input/output error")
+        return self.values[key]
+
+
+def test_a_block_that_cannot_be_read_ends_it_and_loses_nothing(tmp_path):
+    mean, volume = MeanPredictor((predictor(),)), image((6, 50, 70))
+    options = {"identity": "a", "max_voxels": 1500}
+    source = Unreadable(volume, 4)
+    with pytest.raises(gn.InputError, match="cannot read the picture: .*Input/output error"):
+        segment_volume(mean, CLASSES, open_volume(source, name="the picture"), tmp_path / "o.npy", **options)
+    assert not (tmp_path / "o.npy").exists()
+    source.bad = -1
+    summary = segment_volume(mean, CLASSES, open_volume(source, name="the picture"), tmp_path / "o.npy", **options)
+    assert summary.n_kept > 4
+    segment_volume(mean, CLASSES, open_volume(volume), tmp_path / "w.npy", **options)
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), np.load(tmp_path / "w.npy"))
+
+
+def test_a_chunk_that_is_absent_on_purpose_is_zero(tmp_path):
+    volume = np.abs(image((4, 64, 64))) + 1
+    with create_volume(tmp_path / "i.ome.zarr", volume.shape, volume.dtype, chunks=(1, 32, 32)) as writer:
+        writer.write((slice(0, 2), slice(0, 64), slice(0, 64)), volume[:2])  # the rest is never written
+    volume[2:] = 0
+    np.testing.assert_allclose(
+        probabilities(tmp_path / "i.ome.zarr", tmp_path, "a"), probabilities(volume, tmp_path, "b"), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".h5"])
+def test_a_disk_that_fills_loses_nothing(suffix, tmp_path):
+    mean, volume = MeanPredictor((predictor(),)), image((6, 200, 200))
+    options = {"identity": "a", "max_voxels": 2**14, "extras": {"probabilities": tmp_path / f"p{suffix}"}}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(gn.InputError, match="cannot write .*; free some space or choose another folder"):
+            segment_volume(mean, CLASSES, open_volume(volume), tmp_path / f"o{suffix}", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / f"o{suffix}").exists()
+    segment_volume(mean, CLASSES, open_volume(volume), tmp_path / f"o{suffix}", **options)
+    segment_volume(mean, CLASSES, open_volume(volume), tmp_path / "w.npy", identity="a", max_voxels=2**14)
+    box = tuple(slice(0, n) for n in volume.shape)
+    np.testing.assert_array_equal(open_volume(tmp_path / f"o{suffix}").read(box), np.load(tmp_path / "w.npy"))
+
+
+# -- memory ---
+
+
+def test_blocks_fit_the_memory_they_are_given():
+    mean = MeanPredictor((predictor(n_features=16, n_scales=3), predictor(n_features=8)))
+    sizes = []
+    for limit in (10**9, 10**8, 2 * 10**7):
+        core = mean.choose_core((50, 2000, 2000), max_bytes=limit)
+        assert mean.bytes_for(core) <= limit
+        sizes.append(np.prod(core))
+    assert sizes[0] > sizes[1] > sizes[2]
+    tiny = mean.choose_core((50, 2000, 2000), max_bytes=1)
+    assert tiny == (1, 8, 8), "the smallest there is, rather than none"
+
+
+def test_more_voxels_take_more_memory():
+    net = gn.UNet(n_classes=2)
+    member = BlockPredictor(None, net.plan_layers(), PLAIN, net.window_shape())
+    found = [member.bytes_for((1, side, side)) for side in (64, 256, 1024)]
+    assert found == sorted(found)
+    # In the first stack: what a convolution reads, its copy, and what it writes, 64 channels each.
+    assert found[-1] > 4 * 3 * 64 * 1200**2
+
+
+def test_a_block_that_was_chosen_stays_when_it_goes_on(tmp_path):
+    mean, volume = MeanPredictor((predictor(),)), open_volume(image(), name="image")
+    whole = segment_volume(mean, CLASSES, volume, tmp_path / "w.npy", identity="a", max_voxels=900)
+
+    def die(done, total):
+        raise Dies
+
+    with pytest.raises(Dies):
+        segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="a", max_voxels=900, progress=die)
+    summary = segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="a", memory_bytes=10**9)
+    assert summary.block == whole.block and summary.n_kept == 1

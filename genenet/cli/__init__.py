@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from genenet.cli import data, demo, doctor, exporting, networks, pruning, searching, tree
+from genenet.cli import data, demo, doctor, exporting, networks, pruning, searching, segmenting, tree
 from genenet.cli.output import complain, log_to_stderr
 from genenet.errors import InputError, TrainingError
 
@@ -30,6 +30,7 @@ app.add_typer(data.app, name="data")
 tree.register(app)
 app.add_typer(searching.app, name="search")
 networks.register(app)
+segmenting.register(app)
 pruning.register(app)
 exporting.register(app)
 doctor.register(app)

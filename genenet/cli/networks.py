@@ -1,4 +1,4 @@
-"""`genenet train`, `evaluate`, `ensemble`, `segment`: networks and what they do."""
+"""`genenet train`, `evaluate`, `ensemble`: networks and what they do."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ Settings = Annotated[Path | None, typer.Option("--settings", help="A YAML file o
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (train, evaluate, ensemble, segment):
+    for verb in (train, evaluate, ensemble):
         app.command()(verb)
 
 
@@ -159,66 +159,3 @@ def ensemble(
         return
     say(table(rows, {"n": "d", "alone": ".4f", "adjusted_rand": ".4f", "mean_iou": ".4f"}))
     say(f"{chosen.summary()}; wrote {opened.folder / 'ensemble'}")
-
-
-def segment(
-    what: Annotated[Path, typer.Argument(help="The folder of a network, an ensemble or a study.")],
-    image: Annotated[str, typer.Argument(help="The volume.")],
-    output: Annotated[Path, typer.Argument(help=".ome.zarr, .tif, .h5 or .npy, by suffix.")],
-    probabilities: Annotated[Path | None, typer.Option(help="Also write class probabilities here.")] = None,
-    entropy: Annotated[Path | None, typer.Option(help="Also write here how unsure the networks are, 0 to 1.")] = None,
-    disagreement: Annotated[Path | None, typer.Option(help="... how much the members differ, 0 to 1.")] = None,
-    margin: Annotated[Path | None, typer.Option(help="... how far the most probable class is ahead, 0 to 1.")] = None,
-    distances: Annotated[
-        Path | None, typer.Option(help="Also write distance maps here; for networks with a distance head.")
-    ] = None,
-    maps_dtype: Annotated[str, typer.Option(help="Of these maps: float16, or uint8 with 255 for 1.")] = "float16",
-    precision: Precision = "auto",
-    engine: Annotated[
-        str, typer.Option(help="keras, openvino or onnx; auto for the fastest here that gives what Keras gives.")
-    ] = "keras",
-    block: Annotated[int | None, typer.Option(help="The largest block, in megavoxels.")] = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    as_json: AsJson = False,
-) -> None:
-    """Segment a volume of any size; started again after a kill, it does only what is missing."""
-    from genenet.device import import_keras
-    from genenet.errors import InputError
-    from genenet.evaluation import open_members
-    from genenet.formats import place
-    from genenet.volume import open_volume
-
-    import_keras()
-    members = open_members(what)
-    if members is None:
-        raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
-    volume = open_volume(image)
-    if dry_run:
-        place.check_free(output, overwrite=overwrite)
-        names = ", ".join(str(member.folder) for member in members.members)
-        replaced = ", which is replaced" if overwrite and output.exists() else ""
-        say(f"would segment {image} {volume.shape} with {names} into {output}{replaced}")
-        return
-    options = {} if block is None else {"max_voxels": block * 2**20}
-    asked = {"probabilities": probabilities, "entropy": entropy, "disagreement": disagreement, "margin": margin}
-    asked["distances"] = distances
-    with progress("segmenting") as shown:
-        done = members.segment(
-            volume,
-            output,
-            precision=precision,
-            engine=engine,
-            extras={name: path for name, path in asked.items() if path is not None},
-            extras_dtype=maps_dtype,
-            overwrite=overwrite,
-            progress=shown,
-            **options,
-        )
-    if as_json:
-        say_json({**vars(done), "voxels_per_s": done.voxels_per_s})
-        return
-    for entry, share in zip(members.classes, done.fractions, strict=True):
-        say(f"{entry.name:24} {share:.2%}")
-    kept = f", {done.n_kept} blocks were there" if done.n_kept else ""
-    say(f"wrote {output}: {done.n_voxels:,} voxels in {done.seconds:.1f} s{kept}")

@@ -37,17 +37,45 @@ def log_to_stderr() -> None:
     logging.getLogger("search").handlers = [handler]
 
 
+class Rate:
+    """How many of something are done per second, since the first that were told of.
+
+    Attributes:
+        value: The latest; 0 before there are two.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self.unit, self.value = unit, 0.0
+        self._first: tuple[float, int] | None = None
+
+    def said(self, done: int) -> str:
+        """In words, as in `3.2 million voxels/s`; nothing without a unit, or before there are two."""
+        now = time.monotonic()
+        self._first = self._first or (now, done)
+        since, before = self._first
+        if not self.unit or done <= before or now <= since:
+            return ""
+        self.value = (done - before) / (now - since)
+        amount = f"{self.value / 1e6:.2f} million" if self.value >= 1e4 else f"{self.value:.0f}"
+        return f"{amount} {self.unit}s/s"
+
+
 @contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show `(done, total)`: a bar on a terminal, a line now and then in a log."""
+def progress(title: str, unit: str = "") -> Iterator[Callable[[int, int], None]]:
+    """Show `(done, total)` and the time left: a bar on a terminal, a line now and then in a log.
+
+    With a unit also how many of it are done per second.
+    """
+    rate = Rate(unit)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        speed = TextColumn("{task.fields[speed]}")
+        with Progress(*columns, speed, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            task = bar.add_task(title, total=None, speed="")
+            yield lambda done, total: bar.update(task, completed=done, total=total, speed=rate.said(done))
         return
     started = last = time.monotonic()
     shown = -1
@@ -57,7 +85,11 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         now = time.monotonic()
         if done != shown and (now - last >= LOG_EVERY_S or done >= total):
             last, shown = now, done
-            sys.stderr.write(f"{title}: {done}/{total}, {now - started:.0f} s\n")
+            speed = rate.said(done)
+            left = f", {(total - done) / rate.value:.0f} s left" if speed and done < total else ""
+            sys.stderr.write(f"{title}: {done}/{total}, {now - started:.0f} s{speed and ', '}{speed}{left}\n")
+        else:
+            rate.said(done)
 
     yield line
 

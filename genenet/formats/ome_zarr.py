@@ -1,4 +1,4 @@
-"""Zarr arrays and OME-Zarr images and labels: Zarr 2 and 3 read, OME-Zarr 0.1 to 0.5 read, 0.5 written."""
+"""Zarr arrays and OME-Zarr images and labels: Zarr 2 and 3 read, OME-Zarr 0.1 to 0.5 read, 0.4 and 0.5 written."""
 
 import contextlib
 import functools
@@ -24,6 +24,7 @@ from genenet.formats.stored import (
 )
 
 VERSION = "0.5"
+VERSIONS = "0.4", VERSION
 
 
 def open_stored(root: Path, inner: str, name: str) -> Stored:
@@ -45,7 +46,7 @@ def open_stored(root: Path, inner: str, name: str) -> Stored:
 
 
 def create(path: Path, layout: Layout, classes: Sequence[SegmentationClass] | None) -> Target:
-    """Make an OME-Zarr 0.5 image of one level; with `classes` a label image with their names and colours.
+    """Make an OME-Zarr image of one level; with `classes` a label image with their names and colours.
 
     The axes are z, y, x, or channels, z, y, x: the standard wants channels before space.
     """
@@ -54,19 +55,59 @@ def create(path: Path, layout: Layout, classes: Sequence[SegmentationClass] | No
     axes = "zyx" if len(layout.shape) == 3 else "czyx"
     order = ["zyxc".index(axis) for axis in axes]
     name = split_suffix(path.name)[0].removesuffix(".part")
-    metadata: dict[str, Any] = {"version": VERSION, "multiscales": [_multiscale(axes, layout.voxel_size_nm, name)]}
+    metadata: dict[str, Any] = {"multiscales": [_multiscale(axes, layout.voxel_size_nm, name)]}
     if classes:
         metadata["image-label"] = _image_label(classes)
-    group = zarr.create_group(path, zarr_format=3, attributes={"ome": metadata})
-    array = group.create_array(
+    is_old = layout.ome_version == "0.4"
+    if is_old:
+        for entry in (*metadata["multiscales"], *([metadata["image-label"]] if classes else [])):
+            entry["version"] = layout.ome_version
+    attributes = metadata if is_old else {"ome": {"version": layout.ome_version, **metadata}}
+    group = zarr.create_group(path, zarr_format=2 if is_old else 3, attributes=attributes)
+    array = create_level(
+        group,
         "0",
-        shape=[layout.shape[axis] for axis in order],
-        chunks=tuple(layout.chunks[axis] for axis in order),
-        dtype=layout.dtype,
-        fill_value=0,
-        dimension_names=list(axes),
+        [layout.shape[axis] for axis in order],
+        [layout.chunks[axis] for axis in order],
+        None if layout.shards is None else [layout.shards[axis] for axis in order],
+        layout.dtype,
+        axes,
     )
     return _target(array, axes)
+
+
+def create_level(
+    group: Any,
+    path: str,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    shards: Sequence[int] | None,
+    dtype: np.dtype,
+    axes: str,
+) -> Any:
+    """Make the array of one level, of zeros."""
+    by_format: dict[str, Any] = {"shards": None if shards is None else tuple(shards), "dimension_names": list(axes)}
+    if group.metadata.zarr_format == 2:
+        by_format = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    return group.create_array(path, shape=tuple(shape), chunks=tuple(chunks), dtype=dtype, fill_value=0, **by_format)
+
+
+def read_classes(root: Path, inner: str) -> tuple[SegmentationClass, ...]:
+    """The class table of a label image; empty if it has none."""
+    import zarr
+
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        attributes = zarr.open_group(_store(root, inner), mode="r").attrs.asdict()
+        table: Any = attributes.get("ome", attributes)
+        table = table.get("image-label") or {}
+        names = {int(row["label-value"]): str(row["class"]) for row in table.get("properties", ())}
+        colors = {int(row["label-value"]): row["rgba"][:3] for row in table.get("colors", ())}
+        grey = (128, 128, 128)
+        return tuple(
+            SegmentationClass(value, name, "#{:02x}{:02x}{:02x}".format(*colors.get(value, grey)))
+            for value, name in names.items()
+        )
+    return ()
 
 
 def reopen(root: Path, inner: str, name: str) -> Target:
@@ -91,7 +132,7 @@ def _find(root: Path, inner: str, mode: Literal["r", "r+"] = "r") -> tuple[Any, 
 
     place = f"{root}/{inner}".rstrip("/")
     try:
-        node: Any = zarr.open(root / inner, mode=mode)
+        node: Any = zarr.open(_store(root, inner), mode=mode)
     except (FileNotFoundError, ValueError) as error:
         found = _listing(root)
         raise InputError(f"there is no array or image at {place}; {root} holds: {found or 'nothing'}") from error
@@ -104,6 +145,12 @@ def _find(root: Path, inner: str, mode: Literal["r", "r+"] = "r") -> tuple[Any, 
     with _metadata(place):
         level = str(image["datasets"][0]["path"])
         return node[level], image, 0
+
+
+def _store(root: Path, inner: str = "") -> Path | str:
+    """What Zarr opens: a path of this machine, or a URL."""
+    place = root / inner if inner else root
+    return place if isinstance(place, Path) and "://" not in str(place) else str(place)
 
 
 def _single_image(group: Any, place: str) -> Any:
@@ -124,9 +171,11 @@ def _image_around(root: Path, inner: str) -> tuple[Mapping[str, Any], int]:
     """Find the image of which an array is a level."""
     import zarr
 
+    if not inner:
+        return {}, 0
     location = root / inner
     with contextlib.suppress(FileNotFoundError, ValueError):
-        for image in _multiscales(zarr.open_group(location.parent, mode="r")):
+        for image in _multiscales(zarr.open_group(_store(location.parent), mode="r")):
             levels = [str(dataset.get("path")) for dataset in image.get("datasets", ())]
             if location.name in levels:
                 return image, levels.index(location.name)
@@ -143,7 +192,7 @@ def _listing(root: Path) -> str:
     import zarr
 
     with contextlib.suppress(FileNotFoundError, ValueError):
-        node: Any = zarr.open(root, mode="r")
+        node: Any = zarr.open(_store(root), mode="r")
         return "one array" if isinstance(node, zarr.Array) else ", ".join(sorted(dict(node.members(max_depth=3))))
     return ""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genenet.errors import InputError
 from genenet.folder import partial_path, put_in_place, split_suffix
-from genenet.formats import hdf5
+from genenet.formats import hdf5, remote
 
 FORMATS = {
     ".ome.zarr": "ome_zarr",
@@ -39,7 +39,7 @@ class Place:
     """Where a volume stands.
 
     Attributes:
-        path: The file or folder.
+        path: The file or folder; the local copy of a remote file; what `remote.as_path` gives for a remote Zarr.
         inner: The path inside it, empty for none.
         format: The module of `genenet.formats` that knows it.
     """
@@ -56,6 +56,8 @@ def find(source: str | os.PathLike[str]) -> Place:
         InputError: There is no such file, or nothing known about its kind.
     """
     text = os.fspath(source)
+    if remote.is_remote(text):
+        return _find_remote(text)
     path = Path(text)
     if zarr := _zarr_root(path):
         return Place(zarr, "" if path == zarr else path.relative_to(zarr).as_posix(), "ome_zarr")
@@ -71,12 +73,27 @@ def find(source: str | os.PathLike[str]) -> Place:
     return Place(path, inner, kind)
 
 
+def _find_remote(url: str) -> Place:
+    if split := remote.split_zarr(url):
+        return Place(remote.as_path(split[0]), split[1], "ome_zarr")
+    head, colon, inner = url.rpartition(":")
+    if not colon or FORMATS.get(Path(head).suffix.lower()) != "hdf5":
+        head, inner = url, ""
+    path = remote.copy_here(head)
+    kind = FORMATS.get(split_suffix(head)[1].lower()) or _kind(path)
+    if kind is None:
+        raise InputError(f"{url} is of no known format; known are {', '.join((*FORMATS, *IMAGES))}")
+    return Place(path, inner, kind)
+
+
 def target(path: str | os.PathLike[str]) -> Place:
     """Say where a volume is to be written; its suffix names the format.
 
     Raises:
         InputError: The suffix is unknown.
     """
+    if remote.is_remote(os.fspath(path)):
+        raise InputError(f"volumes are read from URLs, but written to files of this machine; choose one, not {path}")
     file, inner = _split_inner(os.fspath(path))
     suffix = split_suffix(file)[1].lower()
     if suffix not in FORMATS:
@@ -148,8 +165,6 @@ def _kind(path: Path) -> str | None:
 
 
 def _cure(path: Path, text: str) -> str:
-    if "://" in text:
-        return "genenet reads local files: download it first"
     siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=1)
     return f"did you mean {path.parent / close[0]}?" if close else "check the name"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from genenet.errors import InputError
+from genenet.formats.remote import is_about_connection
 
 Key = tuple[slice, ...]
 VoxelSize = tuple[float, float, float]
@@ -81,12 +82,16 @@ class Layout:
         dtype: The type of a voxel.
         voxel_size_nm: `(z, y, x)` or None.
         chunks: Voxels per block of a chunked format, one number per axis of `shape`.
+        shards: Voxels per file of a format that packs several blocks into one; whole chunks. None for a file each.
+        ome_version: Of an OME-Zarr.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     voxel_size_nm: VoxelSize | None
     chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None = None
+    ome_version: str = "0.5"
 
 
 def name_axes(letters: Sequence[str] | None, shape: Sequence[int], name: str, *, time_is_depth: bool = False) -> str:
@@ -164,7 +169,9 @@ def reading(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except READ_ERRORS as error:
+    except Exception as error:
+        if not isinstance(error, READ_ERRORS) and not is_about_connection(error):
+            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"cannot read {name}: {reason}; check that the file is complete and that you may read it"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genenet.blocks import MeanPredictor, score_part
-from genenet.blocks import predict_part as predict_blocks
+from genenet.averaging import MeanPredictor, score_part
+from genenet.averaging import predict_part as predict_blocks
 from genenet.dataset import Dataset, Part
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError

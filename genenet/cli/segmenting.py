@@ -1,0 +1,308 @@
+"""`genenet segment`, `components`: networks over volumes of any size, and the objects that they found."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genenet.cli.options import AsJson, DryRun, Overwrite
+from genenet.cli.output import progress, say, say_json, table
+
+if TYPE_CHECKING:
+    from genenet.ensemble import Ensemble
+    from genenet.views import Look
+    from genenet.volume import Volume
+    from search.launch import Profile
+
+_MAPS = "Maps written beside the classes"
+_MEMBERS = "How networks are run"
+_FORMATS = {"views": "d", "read/written": ".2f", "GiB": ".2f"}
+_MACHINES = "On several processes or machines"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command()(segment)
+    app.command()(components)
+
+
+def segment(
+    what: Annotated[Path, typer.Argument(help="The folder of a network, an ensemble or a study.")],
+    image: Annotated[str, typer.Argument(help="The volume.")],
+    output: Annotated[Path, typer.Argument(help=".ome.zarr, .tif, .h5 or .npy, by suffix.")],
+    probabilities: Annotated[
+        Path | None, typer.Option(help="Class probabilities, to this file.", rich_help_panel=_MAPS)
+    ] = None,
+    entropy: Annotated[
+        Path | None, typer.Option(help="How unsure the networks are, 0 to 1.", rich_help_panel=_MAPS)
+    ] = None,
+    disagreement: Annotated[
+        Path | None, typer.Option(help="How much the members differ, 0 to 1.", rich_help_panel=_MAPS)
+    ] = None,
+    margin: Annotated[
+        Path | None, typer.Option(help="How far the most probable class is ahead, 0 to 1.", rich_help_panel=_MAPS)
+    ] = None,
+    distances: Annotated[
+        Path | None,
+        typer.Option(help="Distances to borders, of networks with a distance head.", rich_help_panel=_MAPS),
+    ] = None,
+    maps_dtype: Annotated[
+        str, typer.Option(help="float16, or uint8 with 255 for 1.", rich_help_panel=_MAPS)
+    ] = "float16",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MEMBERS)
+    ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="keras, openvino or onnx; auto for the fastest here that gives what Keras gives.",
+            rich_help_panel=_MEMBERS,
+        ),
+    ] = "keras",
+    tta: Annotated[
+        str, typer.Option(help="Test-time augmentation: none, flips or rotations.", rich_help_panel=_MEMBERS)
+    ] = "none",
+    axes: Annotated[
+        str | None,
+        typer.Option(help="Across which axes 2-D networks slice: z, or zyx for all three.", rich_help_panel=_MEMBERS),
+    ] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            help="Blend windows of the training size that overlap by this share, instead of reading whole contexts.",
+            rich_help_panel=_MEMBERS,
+        ),
+    ] = None,
+    block: Annotated[
+        float | None, typer.Option(help="The largest block, in megavoxels.", rich_help_panel=_MEMBERS)
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What a process may take for a block: 2G. Half of what is there, 2G at most, if left out.",
+            rich_help_panel=_MEMBERS,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="local, slurm, or the address of a Dask scheduler, tcp://host:8786.", rich_help_panel=_MACHINES
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; on Slurm, jobs at the most.", rich_help_panel=_MACHINES)
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="A YAML file of the site's Slurm settings.", rich_help_panel=_MACHINES)
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Where jobs run.", rich_help_panel=_MACHINES)] = None,
+    account: Annotated[str | None, typer.Option(help="Who pays.", rich_help_panel=_MACHINES)] = None,
+    time: Annotated[
+        str | None, typer.Option(help="How long a job may run: 24h, 90m.", rich_help_panel=_MACHINES)
+    ] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory of a job: 32G.", rich_help_panel=_MACHINES)] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores of a job.", rich_help_panel=_MACHINES)] = None,
+    gpus: Annotated[str | None, typer.Option(help="GPUs of a job: 1, or a100:1.", rich_help_panel=_MACHINES)] = None,
+    ome_zarr: Annotated[str, typer.Option(help="Version of an OME-Zarr that is written: 0.5 or 0.4.")] = "0.5",
+    pyramid: Annotated[bool, typer.Option(help="Coarser levels for viewers, in an OME-Zarr.")] = True,
+    overwrite: Overwrite = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew where a run was stopped.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment a volume of any size; started again after a kill, it does only what is missing."""
+    from genenet.errors import InputError
+    from genenet.evaluation import open_members
+    from genenet.memory import parse_bytes
+    from genenet.views import Look
+    from genenet.volume import open_volume
+
+    try:
+        memory_bytes = None if memory is None else parse_bytes(memory)
+    except ValueError as error:
+        raise InputError(f"--memory: {error}") from None
+    members = open_members(what)
+    if members is None:
+        raise InputError(f"{what} is not the folder of a network, an ensemble or a study")
+    if axes is not None:
+        members = dataclasses.replace(members, axes=(axes,) * len(members.members))
+    look = Look(tta, overlap)
+    volume = open_volume(image)
+    limits: dict[str, Any] = {"memory_bytes": memory_bytes}
+    if block is not None:
+        limits["max_voxels"] = int(block * 2**20)
+    asked = {"probabilities": probabilities, "entropy": entropy, "disagreement": disagreement, "margin": margin}
+    asked["distances"] = distances
+    extras = {name: path for name, path in asked.items() if path is not None}
+    if dry_run:
+        _preview(members, volume, [output, *extras.values()], look, limits, overwrite=overwrite, as_json=as_json)
+        return
+    site = {
+        "partition": partition, "account": account, "time": time, "memory": mem, "cpus": cpus, "gpus": gpus
+    }  # fmt: skip
+    with progress("segmenting", unit="voxel") as shown:
+        done = members.segment(
+            volume,
+            output,
+            precision=precision,
+            engine=engine,
+            look=look,
+            cluster=cluster,
+            n_workers=workers,
+            jobs=_slurm_jobs(profile, site, output) if cluster == "slurm" else None,
+            extras=extras,
+            extras_dtype=maps_dtype,
+            ome_version=ome_zarr,
+            pyramid=pyramid,
+            overwrite=overwrite,
+            restart=restart,
+            progress=shown,
+            **limits,
+        )
+    if as_json:
+        say_json({**vars(done), "voxels_per_s": done.voxels_per_s})
+        return
+    for entry, share in zip(members.classes, done.fractions, strict=True):
+        say(f"{entry.name:24} {share:.2%}")
+    kept = f"; {done.n_kept} blocks were there" if done.n_kept else ""
+    engines = ", ".join(dict.fromkeys(done.engines))
+    say(
+        f"wrote {output}: {done.n_voxels:,} voxels in {done.seconds:.1f} s ({done.voxels_per_s / 1e6:.2f} million/s), "
+        f"by {engines}; {done.peak_bytes / 2**30:.1f} GiB at most{kept}"
+    )
+
+
+def components(
+    segmentation: Annotated[str, typer.Argument(help="Class values, as `genenet segment` writes them.")],
+    output: Annotated[Path, typer.Argument(help="Numbers of objects: .ome.zarr, .tif, .h5 or .npy, by suffix.")],
+    csv: Annotated[Path | None, typer.Option("--table", help="A row per object, as CSV.")] = None,
+    values: Annotated[str | None, typer.Option(help="Class values, as in 1,3; all but 0 if left out.")] = None,
+    min_voxels: Annotated[int, typer.Option(min=1, help="Leave out objects with fewer voxels.")] = 1,
+    connectivity: Annotated[
+        int, typer.Option(min=1, max=3, help="1: voxels of an object share faces; 2: or edges; 3: or corners.")
+    ] = 1,
+    cleaned: Annotated[Path | None, typer.Option(help="The segmentation again, without the objects left out.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Number the objects in a segmentation of any size, and measure them."""
+    from genenet.components import classes_of, find_components, write_table
+    from genenet.errors import InputError
+    from genenet.volume import open_volume
+
+    volume = open_volume(segmentation)
+    if csv is not None and csv.exists() and not overwrite:
+        raise InputError(f"{csv} exists; choose another name, or ask to overwrite it (--overwrite)")
+    classes = classes_of(volume)
+    if values is not None:
+        known = {str(entry.value): entry for entry in classes}
+        asked = [value.strip() for value in values.split(",")]
+        missing = [value for value in asked if value not in known]
+        if missing:
+            raise InputError(f"--values: {volume.name} has the classes {', '.join(known)}, but not {missing[0]}")
+        classes = tuple(known[value] for value in asked)
+    with progress("components", unit="voxel") as shown:
+        found = find_components(
+            volume,
+            output,
+            classes=classes,
+            min_voxels=min_voxels,
+            connectivity=connectivity,
+            cleaned=cleaned,
+            overwrite=overwrite,
+            progress=shown,
+        )
+    if csv is not None:
+        write_table(found, csv)
+    rows = [
+        {
+            "value": entry.value,
+            "class": entry.name,
+            "objects": len(own := found[found["value"] == entry.value]),
+            "voxels": int(own["voxels"].sum()),
+            "median voxels": float(own["voxels"].median()) if len(own) else None,
+            "largest": int(own["voxels"].max()) if len(own) else None,
+        }
+        for entry in classes
+    ]
+    if as_json:
+        say_json({"output": output, "classes": rows})
+        return
+    say(table(rows, {"value": "d", "class": "", "objects": "d", "voxels": "d", "median voxels": ".0f", "largest": "d"}))
+    say(f"wrote {output}" + ("" if csv is None else f" and {csv}"))
+
+
+def _preview(
+    members: "Ensemble",
+    volume: "Volume",
+    outputs: list[Path],
+    look: "Look",
+    limits: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Say in which blocks a volume would be segmented, and what every member would read for one."""
+    from genenet.formats import place
+    from genenet.segment import choose_block
+    from genenet.tiling import n_blocks
+
+    for output in outputs:
+        place.check_free(output, overwrite=overwrite)
+    geometry = members.geometry(look)
+    core = choose_block(geometry, volume, **limits)
+    rows = []
+    for member, network in zip(geometry.members, members.members, strict=True):
+        reach = member.reach(core)
+        rows.append(
+            {
+                "network": str(network.folder),
+                "stride": _by(member.stride),
+                "views": len(member.views),
+                "reads": _by(reach.input),
+                "window": _by(member.call_shape(core)[1:]),
+                "read/written": math.prod(reach.input) / math.prod(core),
+                "GiB": member.bytes_for(core) / 2**30,
+            }
+        )
+    blocks, total = n_blocks(volume.shape[:3], core), geometry.bytes_for(core)
+    if as_json:
+        say_json({"block": core, "n_blocks": blocks, "bytes": total, "members": rows})
+        return
+    replaced = ", which is replaced" if overwrite and outputs[0].exists() else ""
+    say(f"would segment {volume.name} {_by(volume.shape)} into {', '.join(map(str, outputs))}{replaced}")
+    say(f"{blocks:,} blocks of {_by(core)}, about {total / 2**30:.2f} GiB each\n")
+    say(table(rows, {name: _FORMATS.get(name, "") for name in rows[0]}))
+
+
+def _by(sides: Any) -> str:
+    return "x".join(map(str, sides))
+
+
+def _slurm_jobs(path: Path | None, site: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """What `dask_jobqueue.SLURMCluster` takes, from a site's profile."""
+    from search.launch import read_profile
+
+    profile: Profile = read_profile(path, **site)
+    gres = [] if profile.gpus is None else [f"--gres=gpu:{profile.gpus}"]
+    found: dict[str, Any] = {
+        "queue": profile.partition,
+        "account": profile.account,
+        "memory": profile.memory or "4GiB",
+        "cores": 2,  # threads of a worker: one reads or writes while the networks work for the other
+        "job_cpu": profile.cpus or 1,
+        "python": profile.python,
+        "job_extra_directives": [*gres, *profile.options],
+        "job_script_prologue": [*(f"module load {module}" for module in profile.modules), *profile.lines],
+        "log_directory": str(output.absolute().parent / f"{output.name}.jobs"),
+        "worker_extra_args": [],
+    }
+    if profile.time_s is not None:
+        hours, rest = divmod(profile.time_s, 3600)
+        found["walltime"] = f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
+        # A worker ends before its job does, and another takes its place.
+        found["worker_extra_args"] = ["--lifetime", f"{max(profile.time_s - profile.notice_s, 60)}s"]
+    return found

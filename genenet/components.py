@@ -1,0 +1,289 @@
+"""Objects in a segmentation: connected components per class, joined over the borders of blocks, in a table.
+
+Every block is labelled by itself (scipy); labels that touch over a border are joined in a graph; then every block is
+numbered anew. dask-image does the same, but holds the labels of the whole volume, or works them out twice.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.ndimage
+import scipy.sparse
+
+from genenet.classes import SegmentationClass, default_classes
+from genenet.errors import InputError
+from genenet.folder import remove, split_suffix, writing
+from genenet.formats import ome_zarr, place
+from genenet.pyramid import add_levels
+from genenet.tiling import Box, blocks
+from genenet.volume import Volume, Writer, create_volume, open_volume
+
+# The shape of a block, unless asked for otherwise.
+BLOCK = 64, 256, 256
+
+
+@dataclasses.dataclass
+class Pieces:
+    """What is known of the components of single blocks: arrays with one row for each, the row of label 0 empty.
+
+    Attributes:
+        classes: Class values.
+        sizes: Voxels.
+        sums: Of the voxels' places, `(n, 3)`.
+        first, last: The smallest and the largest place along each axis, `(n, 3)`.
+    """
+
+    classes: np.ndarray
+    sizes: np.ndarray
+    sums: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    @classmethod
+    def none(cls, n: int) -> "Pieces":
+        """Rows of nothing."""
+        far = np.iinfo(np.int64).max
+        return cls(
+            np.zeros(n, np.int64),
+            np.zeros(n, np.int64),
+            np.zeros((n, 3)),
+            np.full((n, 3), far, np.int64),
+            np.full((n, 3), -1, np.int64),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Pieces"]) -> "Pieces":
+        """One after the other."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def merged(self, numbers: np.ndarray, n: int) -> "Pieces":
+        """Rows that get the same number become one; there are `n` numbers."""
+        found = Pieces.none(n)
+        found.classes[numbers] = self.classes
+        np.add.at(found.sizes, numbers, self.sizes)
+        np.add.at(found.sums, numbers, self.sums)
+        np.minimum.at(found.first, numbers, self.first)
+        np.maximum.at(found.last, numbers, self.last)
+        return found
+
+
+def find_components(
+    segmentation: Volume | str | Path,
+    output: str | Path,
+    *,
+    classes: Sequence[SegmentationClass],
+    min_voxels: int = 1,
+    connectivity: int = 1,
+    cleaned: str | Path | None = None,
+    block: Sequence[int] = BLOCK,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Number the objects of a segmentation, block by block, and measure them.
+
+    Args:
+        segmentation: Class values, `(z, y, x)`.
+        output: Where the numbers are written, from 1 on, 0 for what is no object; `.ome.zarr`, `.tif`, `.h5` or `.npy`.
+        classes: Whose objects; other values are background.
+        min_voxels: Smaller objects are left out.
+        connectivity: 1, voxels of an object share faces; 2, faces or edges; 3, faces, edges or corners.
+        cleaned: Also write the segmentation here, with 0 in place of the objects left out.
+        block: Voxels that are worked on at a time, `(z, y, x)`.
+        overwrite: Replace outputs that exist.
+        progress: Called with voxels looked at, and in all: every voxel is looked at twice.
+
+    Returns:
+        One row per object: `object`, `value`, `class`, `voxels`, `z`, `y`, `x` (the centre, in voxels), `z_first`,
+        `y_first`, `x_first`, `z_last`, `y_last`, `x_last`; and `volume_um3`, where the size of voxels is known.
+
+    Raises:
+        InputError: An output exists, the volume does not hold class values, or an unknown connectivity.
+    """
+    volume = segmentation if isinstance(segmentation, Volume) else open_volume(segmentation)
+    if volume.n_channels != 1 or volume.dtype.kind not in "ui":
+        raise InputError(f"{volume.name} holds {volume.dtype} in {volume.n_channels} channels, but not class values")
+    if connectivity not in (1, 2, 3):
+        raise InputError(f"`connectivity` is 1, 2 or 3, but got {connectivity}")
+    targets = [str(output), *([] if cleaned is None else [str(cleaned)])]
+    for target in targets:
+        place.check_free(target, overwrite=overwrite)
+    shape = volume.shape
+    chunks = tuple(min(side, n) for side, n in zip(block, shape, strict=True))
+    boxes = list(blocks(shape, chunks))
+    done = itertools.count(1)
+
+    def tell() -> None:
+        if progress is not None:
+            progress(int(next(done) * volume_size / (2 * len(boxes))), volume_size)
+
+    volume_size = 2 * math.prod(shape)
+    rough_path = Path(split_suffix(place.target(output).path)[0] + ".rough.part.zarr")
+    try:
+        rough = create_volume(rough_path, shape, np.uint64, chunks=chunks, overwrite=True)
+        pieces = _label_blocks(volume, boxes, rough, classes, connectivity, tell)
+        labels = open_volume(rough_path)
+        numbers, pieces = _join(labels, chunks, pieces, connectivity, min_voxels)
+        dtype = np.uint32 if len(pieces.sizes) < 2**32 else np.uint64
+        size = volume.voxel_size_nm
+        make = functools.partial(create_volume, voxel_size_nm=size, chunks=chunks, overwrite=True)
+        writers = [make(place.partial_name(output), shape, dtype)]
+        if cleaned is not None:
+            writers.append(make(place.partial_name(cleaned), shape, volume.dtype, classes=classes))
+        for box in boxes:
+            _renumber(volume, labels, box, numbers, writers)
+            tell()
+        for writer, target in zip(writers, targets, strict=True):
+            writer.close()
+            where = place.target(place.partial_name(target))
+            if where.format == "ome_zarr":
+                add_levels(where.path, labels=True)
+            place.publish(place.partial_name(target), target)
+    finally:
+        remove(rough_path)
+    return _table(pieces, classes, size)
+
+
+def classes_of(segmentation: Volume, block: Sequence[int] = BLOCK) -> tuple[SegmentationClass, ...]:
+    """The classes of a segmentation, without the background 0: as an OME-Zarr names them, else every value it holds."""
+    if isinstance(segmentation.source, (str, os.PathLike)):
+        where = place.find(segmentation.source)
+        if where.format == "ome_zarr" and (found := ome_zarr.read_classes(where.path, where.inner)):
+            return tuple(entry for entry in found if entry.value != 0)
+    values: set[int] = set()
+    for box in blocks(segmentation.shape, block):
+        values |= set(np.unique(segmentation.read(box)).tolist())  # type: ignore[arg-type]
+    return tuple(default_classes(sorted(values - {0})))
+
+
+def _label_blocks(
+    volume: Volume,
+    boxes: Sequence[Box],
+    rough: Writer,
+    classes: Sequence[SegmentationClass],
+    connectivity: int,
+    tell: Callable[[], None],
+) -> Pieces:
+    """Label every block by itself, with numbers that no other block has."""
+    structure = scipy.ndimage.generate_binary_structure(3, connectivity)
+    parts, n_before = [Pieces.none(1)], 1
+    for box in boxes:
+        values = volume.read(box)  # type: ignore[arg-type]
+        labels = np.zeros(values.shape, np.int64)
+        found: list[int] = []
+        for entry in classes:
+            own, n_own = scipy.ndimage.label(values == entry.value, structure)
+            np.add(labels, own + len(found), out=labels, where=own > 0)
+            found += [entry.value] * n_own
+        if found:
+            parts.append(_measure(labels, found, [side.start for side in box]))
+            rough.write(box, np.where(labels > 0, labels + (n_before - 1), 0).astype(np.uint64))  # type: ignore[arg-type]
+            n_before += len(found)
+        tell()
+    rough.close()
+    return Pieces.joined(parts)
+
+
+def _measure(labels: np.ndarray, classes: Sequence[int], start: Sequence[int]) -> Pieces:
+    """What is known of the labels 1, 2, ... of a block."""
+    n = len(classes)
+    flat = labels.ravel()
+    sizes = np.bincount(flat, minlength=n + 1)[1:]
+    sums = np.empty((n, 3))
+    for axis, first in enumerate(start):
+        along = [1, 1, 1]
+        along[axis] = labels.shape[axis]
+        places = np.broadcast_to(np.arange(first, first + labels.shape[axis]).reshape(along), labels.shape)
+        sums[:, axis] = np.bincount(flat, places.ravel(), minlength=n + 1)[1:]
+    boxes = scipy.ndimage.find_objects(labels, n)
+    low = np.array([[side.start for side in box] for box in boxes], np.int64) + start
+    high = np.array([[side.stop - 1 for side in box] for box in boxes], np.int64) + start
+    return Pieces(np.array(classes, np.int64), sizes, sums, low, high)
+
+
+def _join(
+    labels: Volume, chunks: Sequence[int], pieces: Pieces, connectivity: int, min_voxels: int
+) -> tuple[np.ndarray, Pieces]:
+    """The final number of every block's label, and what is known of the objects, small ones left out."""
+    n = len(pieces.sizes)
+    pairs = [np.empty((0, 2), np.int64), *_touching(labels, chunks, connectivity)]
+    first, second = np.concatenate(pairs).T
+    same = pieces.classes[first] == pieces.classes[second]
+    first, second = first[same], second[same]
+    graph = scipy.sparse.coo_matrix((np.ones(len(first), bool), (first, second)), (n, n))
+    n_found, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    objects = pieces.merged(group, n_found)
+    kept = objects.sizes >= max(min_voxels, 1)
+    numbers = np.zeros(n_found, np.int64)
+    # In the order of their first labels, so that the same segmentation gives the same numbers.
+    order = np.full(n_found, n)
+    np.minimum.at(order, group, np.arange(n))
+    chosen = np.argsort(order)
+    chosen = chosen[kept[chosen]]
+    numbers[chosen] = np.arange(1, len(chosen) + 1)
+    ordered = Pieces(*(getattr(objects, field.name)[chosen] for field in dataclasses.fields(Pieces)))
+    return numbers[group], ordered
+
+
+def _touching(labels: Volume, chunks: Sequence[int], connectivity: int) -> Iterator[np.ndarray]:
+    """Pairs of labels that touch over a border between blocks, `(n, 2)`."""
+    shape = labels.shape
+    for axis, box in itertools.product(range(3), blocks(shape, chunks)):
+        if box[axis].stop == shape[axis]:
+            continue
+        across = [other for other in range(3) if other != axis]
+        near, far = list(box), list(box)
+        near[axis] = slice(box[axis].stop - 1, box[axis].stop)
+        far[axis] = slice(box[axis].stop, box[axis].stop + 1)
+        margin = []
+        for other in across:  # one voxel more on either side, for those that touch at edges and corners
+            low, high = max(box[other].start - 1, 0), min(box[other].stop + 1, shape[other])
+            margin.append((low - (box[other].start - 1), box[other].stop + 1 - high))
+            far[other] = slice(low, high)
+        one = labels.read(tuple(near)).squeeze(axis).astype(np.int64)  # type: ignore[arg-type]
+        two = np.pad(labels.read(tuple(far)).squeeze(axis).astype(np.int64), margin)  # type: ignore[arg-type]
+        for a, b in itertools.product(range(3), repeat=2):
+            if abs(a - 1) + abs(b - 1) >= connectivity:
+                continue
+            beside = two[a : a + one.shape[0], b : b + one.shape[1]]
+            both = (one > 0) & (beside > 0)
+            if both.any():
+                yield np.unique(np.stack([one[both], beside[both]], 1), axis=0)
+
+
+def _renumber(volume: Volume, labels: Volume, box: Box, numbers: np.ndarray, writers: Sequence[Writer]) -> None:
+    objects = numbers[labels.read(box).astype(np.int64)]  # type: ignore[arg-type]
+    writers[0].write(box, objects)  # type: ignore[arg-type]
+    for writer in writers[1:]:
+        values = volume.read(box)  # type: ignore[arg-type]
+        writer.write(box, np.where(objects > 0, values, 0).astype(values.dtype))  # type: ignore[arg-type]
+
+
+def _table(pieces: Pieces, classes: Sequence[SegmentationClass], size_nm: Sequence[float] | None) -> pd.DataFrame:
+    names = {entry.value: entry.name for entry in classes}
+    centres = pieces.sums / np.maximum(pieces.sizes, 1)[:, None]
+    columns = {
+        "object": np.arange(1, len(pieces.sizes) + 1),
+        "value": pieces.classes,
+        "class": [names.get(value, "") for value in pieces.classes.tolist()],
+        "voxels": pieces.sizes,
+        **{axis: centres[:, place].round(2) for place, axis in enumerate("zyx")},
+        **{f"{axis}_first": pieces.first[:, place] for place, axis in enumerate("zyx")},
+        **{f"{axis}_last": pieces.last[:, place] for place, axis in enumerate("zyx")},
+    }
+    if size_nm is not None:
+        columns["volume_um3"] = pieces.sizes * math.prod(size_nm) / 1e9
+    return pd.DataFrame(columns)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write objects as CSV, in one step."""
+    with writing(path) as beside:
+        table.to_csv(beside, index=False)

@@ -1,0 +1,62 @@
+"""How much memory there is, and how much this process took."""
+
+import re
+import sys
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_OLD_CGROUP = Path("/sys/fs/cgroup/memory")
+
+_UNITS = {"": 2**30, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def available_bytes() -> int:
+    """What this process may still take: of the machine's memory, and of its container's or its job's share."""
+    import psutil
+
+    return min([int(psutil.virtual_memory().available), *_left_in_groups()])
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def parse_bytes(text: str) -> int:
+    """A size as people write it; a bare number means GiB.
+
+    Raises:
+        ValueError: It is none.
+
+    >>> parse_bytes("4"), parse_bytes("1.5G"), parse_bytes("300 MB")
+    (4294967296, 1610612736, 314572800)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f"a size in memory is a number with K, M, G or T, as in 4G, but got {text!r}")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def _left_in_groups() -> list[int]:
+    """What the control groups of Linux leave, version 2 and version 1; page cache counts as left."""
+    found = []
+    for folder, limit, usage in (
+        (_CGROUP, "memory.max", "memory.current"),
+        (_OLD_CGROUP, "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            most = (folder / limit).read_text().strip()
+            used = int((folder / usage).read_text())
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):
+            continue
+        cache = int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
+        if most != "max":
+            found.append(max(int(most) - used + cache, 0))
+    return found
