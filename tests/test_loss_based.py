@@ -170,10 +170,13 @@ def test_derivatives_serve_for_several_removals(monkeypatch):
     asked = []
     predicted = Cut.predicted
     monkeypatch.setattr(Cut, "predicted", lambda self, batch: asked.append(batch) or predicted(self, batch))
-    often = loss_ordering(model, batches, "mse", "first", search=Search(n_batches=2, rank_every=1))
+    often = loss_ordering(model, batches, "mse", "first", search=Search(n_batches=2, n_prefiltered=1, rank_every=1))
     assert len(often) == 6 and len(asked) == 2 * 6
     asked.clear()
-    assert len(loss_ordering(model, batches, "mse", "first", search=Search(n_batches=2, rank_every=3))) == 6
+    assert (
+        len(loss_ordering(model, batches, "mse", "first", search=Search(n_batches=2, n_prefiltered=1, rank_every=3)))
+        == 6
+    )
     assert len(asked) == 2 * 2
     with pytest.raises(PruningError, match="`rank_every` must be at least 1"):
         Search(rank_every=0)

@@ -578,7 +578,7 @@ def test_a_disk_that_fills_loses_nothing(suffix, tmp_path):
     mean, volume = MeanPredictor((predictor(),)), image((6, 200, 200))
     options = {"identity": "a", "max_voxels": 2**14, "extras": {"probabilities": tmp_path / f"p{suffix}"}}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, limits[1]))
     try:
         with pytest.raises(gn.InputError, match="cannot write .*; free some space or choose another folder"):
             segment_volume(mean, CLASSES, open_volume(volume), tmp_path / f"o{suffix}", **options)
