@@ -7,6 +7,7 @@ array per output. What OpenVINO and ONNX Runtime read is written once, beside th
 import contextlib
 import dataclasses
 import importlib.util
+import io
 import logging
 import os
 import tempfile
@@ -30,6 +31,12 @@ N_ROUNDS = 3
 
 ENGINES = ("auto", "keras", "openvino", "onnx")
 PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "tf2onnx", "onnxruntime")}
+
+# Where what an engine reads is kept, in the network's folder.
+FILES = {"openvino": "openvino/model.xml", "onnx": "model.onnx", "int8": "openvino-int8/model.xml"}
+
+# Whole numbers are fitted to what the layers give on so many windows.
+N_CALIBRATION = 16
 
 # Which ONNX Runtime providers may be asked for; only the CPU's was seen at work.
 PROVIDERS_VARIABLE = "GENENET_ONNX_PROVIDERS"
@@ -62,7 +69,8 @@ def open_predictor(network: Network, engine: str = "keras", precision: str = "au
     Args:
         network: Which.
         engine: `keras`, `openvino` or `onnx`.
-        precision: `auto`, `float32`, `bfloat16` or `float16`; ONNX Runtime computes in float32.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; for OpenVINO also `int8`, once `calibrate` made it; ONNX
+            Runtime computes in float32.
 
     Raises:
         InputError: An unknown engine, one that is not installed, or a precision that it does not have.
@@ -74,6 +82,12 @@ def open_predictor(network: Network, engine: str = "keras", precision: str = "au
     if missing(engine):
         raise InputError(f"the engine {engine} needs {missing(engine)[0]}: pip install {' '.join(PACKAGES[engine])}")
     predictor = network.predictor("float32")
+    if precision == "int8" and engine == "openvino":
+        path = network.folder / "engines" / FILES["int8"]
+        if not path.exists():
+            raise InputError(f"{network.folder} was not calibrated for int8; segment a volume with --precision int8")
+        run, used = _openvino(path, "int8")
+        return dataclasses.replace(predictor, model=None, run=run, engine=(engine, used))
     with _written(network, predictor, engine) as path:
         run, used = _openvino(path, precision) if engine == "openvino" else _onnx(path, precision)
     return dataclasses.replace(predictor, model=None, run=run, engine=(engine, used))
@@ -84,7 +98,7 @@ def _written(network: Network, predictor: BlockPredictor, engine: str) -> Iterat
     """What an engine reads, for windows of any size: made once, and kept in the network's folder where that may be."""
     import keras
 
-    suffix = {"openvino": "openvino/model.xml", "onnx": "model.onnx"}[engine]
+    suffix = FILES[engine]
     path = network.folder / "engines" / suffix
     if path.exists():
         yield path
@@ -130,10 +144,11 @@ def _openvino(path: Path, precision: str) -> tuple[Run, str]:
 
     core = openvino.Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    names = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+    names = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+    needed = {"bfloat16": "BF16", "float16": "FP16", "int8": "INT8"}
     if precision == "auto":
         precision = "bfloat16" if "BF16" in able else "float32"
-    if precision != "float32" and {"bfloat16": "BF16", "float16": "FP16"}[precision] not in able:
+    if precision != "float32" and needed[precision] not in able:
         raise InputError(f"this CPU has no {precision} for OpenVINO; it has {', '.join(able)}")
     model = core.read_model(str(path))
     compiled: dict[tuple[int, ...], Any] = {}
@@ -163,6 +178,39 @@ def _onnx(path: Path, precision: str) -> tuple[Run, str]:
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     name = session.get_inputs()[0].name
     return lambda batch: [np.asarray(found) for found in session.run(None, {name: batch})], "float32"
+
+
+def calibrate(network: Network, windows: Sequence[np.ndarray]) -> None:
+    """Make a network of whole numbers for OpenVINO, by NNCF: 8 bits per weight and value, kept in the network's folder.
+
+    Args:
+        network: Which; nothing is done if it was calibrated before.
+        windows: Normalised, `(batch, *space, channels)`, by which the ranges of values are found.
+
+    Raises:
+        InputError: NNCF or OpenVINO is not installed, or the folder may not be written to.
+    """
+    path = network.folder / "engines" / FILES["int8"]
+    if path.exists():
+        return
+    absent = [name for name in ("openvino", "nncf") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise InputError(f"int8 needs {absent[0]}: pip install 'genenet[int8]'")
+    if not os.access(network.folder, os.W_OK):
+        raise InputError(f"{network.folder} may not be written to, but int8 is made once and kept there")
+    # Imported before NNCF, whose parts for PyTorch and TensorFlow are not needed.
+    import openvino
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        with _written(network, network.predictor("float32"), "openvino") as source:
+            model = openvino.Core().read_model(str(source))
+            whole = nncf.quantize(model, nncf.Dataset(list(windows)), subset_size=len(windows))
+    with writing(path.parent) as beside:
+        beside.mkdir()
+        openvino.save_model(whole, str(beside / path.name), compress_to_fp16=False)
 
 
 def _n_threads() -> int:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from genenet.averaging import MAX_CORE_VOXELS, MeanPredictor, score_parts
 from genenet.blocks import BlockPredictor
 from genenet.classes import SegmentationClass
@@ -144,6 +146,19 @@ class Ensemble:
             chosen.append(fastest(member, tried if precision == "auto" else [precision], images, side)[0])
         return self._combine(chosen, look)
 
+    def calibrate(self, volume: "Volume") -> None:
+        """Make whole-number networks of all members, by windows spread over a volume (`genenet.engines.calibrate`)."""
+        from genenet.engines import N_CALIBRATION, calibrate
+
+        for member in self.members:
+            shape = member.blueprint.window_shape().input
+            whole = (1,) * (3 - len(shape)) + shape
+            room = [max(n - side, 0) for n, side in zip(volume.shape[:3], whole, strict=True)]
+            rng = np.random.default_rng(0)
+            starts = rng.integers(0, np.array(room) + 1, (N_CALIBRATION, 3)).tolist()
+            windows = [member.normalization(with_channels(volume.read_mirrored(at, whole))) for at in starts]
+            calibrate(member, windows if len(shape) == 2 else [window[None] for window in windows])
+
     def _combine(self, members: Iterable[BlockPredictor], look: Look) -> MeanPredictor:
         axes = self.axes or ("z",) * len(self.members)
         seeing = (
@@ -248,7 +263,8 @@ class Ensemble:
         Args:
             image: The volume.
             output: Where class values are written.
-            precision: `auto`, `float32`, `bfloat16` or `float16`.
+            precision: `auto`, `float32`, `bfloat16` or `float16`; for OpenVINO also `int8`, fitted to windows of the
+                first volume that is segmented so.
             engine: `keras`, `openvino`, `onnx`; or `auto` for the fastest of these on a block of the volume, for each
                 member, that gives the same classes as Keras in float32 does.
             look: Test-time augmentation, and windows that overlap.
@@ -275,6 +291,8 @@ class Ensemble:
         engines = [tuple(word.split("/")) for word in chosen_before(output).get("engines", ())]
         if engine != "auto" or not engines:
             engines = [(engine, precision)] * len(self.members)
+        if precision == "int8":
+            self.calibrate(volume)
         load = functools.partial(self.predictor_by, engines, look)
         if engines[0][0] == "auto":
             here = self.fastest(precision, volume, core, look)

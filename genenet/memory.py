@@ -57,6 +57,6 @@ def _left_in_groups() -> list[int]:
         except (OSError, ValueError):
             continue
         cache = int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
-        if most != "max":
+        if most.isdecimal():
             found.append(max(int(most) - used + cache, 0))
     return found

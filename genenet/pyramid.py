@@ -21,15 +21,12 @@ NEARLY = 1.5
 N_THREADS = 4
 
 
-def add_levels(
-    path: Path, *, labels: bool, run: Callable[[Callable[[Any], None], Iterator[Any]], None] | None = None
-) -> int:
+def add_levels(path: Path, *, labels: bool) -> int:
     """Add levels to an image of one level, each half as large as the one before; axes of long voxels are halved later.
 
     Args:
         path: The OME-Zarr.
         labels: Take every second voxel, since labels cannot be averaged; else the mean of those that become one.
-        run: Calls a function for every item, in any order; threads of this process do if left out.
 
     Returns:
         How many levels there are now.
@@ -57,7 +54,7 @@ def add_levels(
         target = ome_zarr.create_level(group, name, shape, source.chunks, source.shards, source.dtype, axes)
         units = blocks(shape, source.shards or _unit(source.chunks))
         with writing(str(path)):
-            (run or _in_threads)(_Reduce(source, target, tuple(np.where(halved, 2, 1)), labels), iter(units))
+            _in_threads(_Reduce(source, target, tuple(np.where(halved, 2, 1)), labels), iter(units))
         entry: dict[str, Any] = {"type": "scale", "scale": (sizes * total).tolist()}
         transforms = [entry]
         if not labels:  # a mean lies in the middle of what it is of

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 SEARCHES = ("exact", "prefilter", "first_order", "lazy")
 
-# Of so many candidates with the least first-order score the prefilter works out the true loss; of more where there are
-# few channels, since each counts more there. The scores serve for so many removals.
-N_PREFILTERED, N_AMONG_FEW, FEW = 4, 8, 16
+# Of this over the number of channels the prefilter works out the true loss, of candidates with the least first-order
+# score, within bounds: the fewer channels there are, the more each counts. The scores serve for so many removals.
+N_PREFILTERED, MOST_PREFILTERED, FEWEST_PREFILTERED = 128, 8, 2
 RANK_EVERY = 4
 
 
@@ -42,8 +42,8 @@ class Search:
             to first order; `first_order` removes the best of these unseen; `lazy` works out again only those that
             looked best before, which is exact only as far as channels do not help each other out.
         n_batches: Drawn anew for every removal, and averaged.
-        n_prefiltered: How many candidates `prefilter` works out; if left out 4, or 8 where there are no more than 16 to
-            begin with.
+        n_prefiltered: How many candidates `prefilter` works out; if left out, 128 over the number of channels there are
+            to begin with, 2 to 8.
         rank_every: After how many removals `prefilter` works out anew which candidates are best to first order.
         at_once: How many channels go per step, for speed.
         at_weights: A channel goes by zeros in the kernel and bias that make it, as the paper writes. That is the same
@@ -70,7 +70,7 @@ class Search:
 
     def n_candidates(self, n_units: int) -> int:
         """How many candidates `prefilter` works out of so many that there are to begin with."""
-        return self.n_prefiltered or (N_AMONG_FEW if n_units <= FEW else N_PREFILTERED)
+        return self.n_prefiltered or min(max(N_PREFILTERED // n_units, FEWEST_PREFILTERED), MOST_PREFILTERED)
 
 
 def loss_ordering(

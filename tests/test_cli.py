@@ -58,7 +58,7 @@ def refused(*arguments, **options):
     done = genenet(*arguments, **options)
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     lines = done.stderr.strip().splitlines()
-    assert all(re.fullmatch(r"[a-z ]+: \d+/\d+, \d+ s", line) for line in lines[:-1]), done.stderr
+    assert all(re.match(r"[a-z ]+: \d+/\d+, \d+ s", line) for line in lines[:-1]), done.stderr
     assert lines[-1].startswith("genenet: ")
     return lines[-1]
 
@@ -166,7 +166,26 @@ def test_one_network_from_training_to_segmentation(tmp_path, data_file, data_set
     by_file = json.loads(fine("evaluate", out, "--data", data_file, "--json"))
     assert by_file["adjusted_rand"] == pytest.approx(told["adjusted_rand"], abs=0.02)
     assert "out.tif exists" in refused("segment", net, data_settings["image"], out)
-    assert "would segment" in fine("segment", net, data_settings["image"], tmp_path / "x.tif", "--dry-run")
+    text = fine("segment", net, data_settings["image"], tmp_path / "x.tif", "--dry-run", "--tta", "flips")
+    assert "would segment" in text and "1 block of 6x64x64" in text and "GiB" in text
+    plan = json.loads(fine("segment", net, data_settings["image"], tmp_path / "x.tif", "--dry-run", "--json"))
+    assert plan["block"] == [6, 64, 64] and plan["members"][0]["views"] == 1 and not (tmp_path / "x.tif").exists()
+    assert "--memory: a size in memory" in refused(
+        "segment", net, data_settings["image"], tmp_path / "x.tif", "--memory", "lots"
+    )
+    assert "test-time augmentation is one of" in refused(
+        "segment", net, data_settings["image"], tmp_path / "x.tif", "--tta", "spin"
+    )
+    objects = tmp_path / "objects.ome.zarr"
+    text = fine("components", out, objects, "--table", tmp_path / "objects.csv", "--min-voxels", 5)
+    assert "wrote" in text and (tmp_path / "objects.csv").read_text().startswith("object,value,class,voxels")
+    assert open_volume(objects).shape == (6, 64, 64)
+    assert "objects.csv exists" in refused("components", out, tmp_path / "p.tif", "--table", tmp_path / "objects.csv")
+    assert "has the classes" in refused("components", out, tmp_path / "p.tif", "--values", "9")
+    told = json.loads(fine("components", out, objects, "--overwrite", "--json"))
+    assert sum(row["voxels"] for row in told["classes"]) == np.count_nonzero(
+        open_volume(objects).read((slice(0, 6), slice(0, 64), slice(0, 64)))
+    )
     assert not (tmp_path / "x.tif").exists()
     told = json.loads(fine("segment", net, data_settings["image"], out, "--overwrite", "--json"))
     assert told["n_voxels"] == 6 * 64 * 64

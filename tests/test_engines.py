@@ -78,3 +78,28 @@ def test_engines_that_cannot_be_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(gn.InputError, match="the engine openvino needs openvino: pip install openvino"):
         engines.open_predictor(made, "openvino")
+
+
+@pytest.mark.slow
+def test_whole_numbers_nearly_agree(tmp_path):
+    pytest.importorskip("nncf", reason="pip install 'genenet[int8]'")
+    made = network(tmp_path, "2d")
+    with pytest.raises(gn.InputError, match="was not calibrated for int8; segment a volume with --precision int8"):
+        engines.open_predictor(made, "openvino", "int8")
+    members = Ensemble((made,))
+    for precision in ("float32", "int8"):
+        done = members.segment(
+            image(), tmp_path / f"{precision}.npy", engine="openvino", precision=precision,
+            extras={"probabilities": tmp_path / f"{precision}-p.npy"},
+        )  # fmt: skip
+        assert done.engines == (f"openvino/{precision}",)
+    exact, whole = (np.load(tmp_path / f"{precision}-p.npy").astype(np.float32) for precision in ("float32", "int8"))
+    assert abs(exact - whole).max() > 0 and abs(exact - whole).mean() < 0.02
+    kept = made.folder / "engines" / engines.FILES["int8"]
+    before = kept.stat().st_mtime_ns
+    members.segment(image(), tmp_path / "again.npy", engine="openvino", precision="int8")
+    assert kept.stat().st_mtime_ns == before
+    with pytest.raises(gn.InputError, match="float32 here, but int8 is asked for"):
+        members.segment(image(), tmp_path / "o.npy", engine="onnx", precision="int8")
+    with pytest.raises(gn.InputError, match="`precision` must be one of"):
+        members.segment(image(), tmp_path / "k.npy", engine="keras", precision="int8")

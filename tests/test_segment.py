@@ -21,6 +21,7 @@ from genenet.normalization import Normalization
 from genenet.segment import segment_volume
 from genenet.selection_rules import Candidates, best_first, greedy, greedy_with_replacement, per_second
 from genenet.tiling import blocks, choose_core, fit_core
+from genenet.views import Look
 from genenet.volume import create_volume, open_volume
 
 CLASSES = gn.SegmentationClass(0, "background", "#000000"), gn.SegmentationClass(7, "cell", "#56b4e9")
@@ -626,3 +627,32 @@ def test_a_block_that_was_chosen_stays_when_it_goes_on(tmp_path):
         segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="a", max_voxels=900, progress=die)
     summary = segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="a", memory_bytes=10**9)
     assert summary.block == whole.block and summary.n_kept == 1
+
+
+def test_ensembles_look_as_they_are_told(networks, tmp_path):
+    """Axes belong to the ensemble and are kept with it; augmentation and overlap are asked for each time."""
+    image = np.random.default_rng(0).integers(0, 255, (20, 40, 48)).astype(np.uint8)
+    straight = Ensemble(tuple(networks))
+    across = Ensemble(tuple(networks), axes=("zyx", "y", "z"))
+    across.save(tmp_path / "across")
+    again = Ensemble.open(tmp_path / "across")
+    assert again.axes == ("zyx", "y", "z") and again.identity == across.identity != straight.identity
+    assert [len(member.views) for member in again.geometry().members] == [3, 1, 1]
+    found = {}
+    for name, ensemble, look in (
+        ("straight", straight, Look()), ("across", again, Look()), ("flips", straight, Look("flips")),
+        ("overlap", straight, Look(overlap=0.5)),
+    ):  # fmt: skip
+        done = ensemble.segment(
+            image, tmp_path / f"{name}.npy", look=look, precision="float32",
+            extras={"probabilities": tmp_path / f"{name}-p.npy"},
+        )  # fmt: skip
+        assert done.engines == ("keras/float32",) * 3
+        found[name] = np.load(tmp_path / f"{name}-p.npy").astype(np.float32)
+    for name in ("across", "flips", "overlap"):
+        assert abs(found[name] - found["straight"]).max() > 1e-4
+        np.testing.assert_allclose(found[name].sum(-1), 1, atol=3e-3)
+    with pytest.raises(gn.InputError, match="`axes` must be 3 words"):
+        Ensemble(tuple(networks), axes=("z",))
+    with pytest.raises(gn.InputError, match="slices lie across one or several of z, y and x, but got 'q'"):
+        Ensemble(tuple(networks), axes=("z", "z", "q"))

@@ -6,6 +6,7 @@ Networks cost nothing and have known scores, so that lost and doubled trials can
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import genenet as gn
 from genenet.errors import InputError
 from genenet.settings import TrainingSettings
 from genenet.train import train_network
+from genenet.volume import create_volume, open_volume
 from search import launch
 from search.report import write_report
 from search.study import Study
@@ -237,3 +239,34 @@ def test_what_slurm_refuses_is_said(nodes, data_file, tmp_path):
     with pytest.raises(InputError, match="Slurm refuses: .*invalid partition"):
         launch.submit("slurm", launch.Request(study.folder, 1, stub_profile(tmp_path, partition="gold")))
     assert list((study.folder / "jobs").iterdir()) == []
+
+
+def test_a_segmentation_on_slurm_outlives_its_jobs(nodes, network, tmp_path):
+    """Blocks are done by jobs; one of two jobs is cancelled half-way, and the result is that of one process."""
+    pytest.importorskip("dask_jobqueue", reason="pip install 'genenet[cluster]'")
+    values = np.random.default_rng(0).integers(0, 255, (24, 96, 96)).astype(np.uint8)
+    with create_volume(tmp_path / "image.ome.zarr", values.shape, values.dtype) as writer:
+        writer.write(tuple(slice(0, n) for n in values.shape), values)
+    ensemble = gn.Ensemble((gn.Network.open(network),))
+    options = {"precision": "float32", "max_voxels": 2000}
+    ensemble.segment(tmp_path / "image.ome.zarr", tmp_path / "here.ome.zarr", **options)
+    cancelled = []
+
+    def cancel(done, total):
+        time.sleep(0.05)
+        running = shell("squeue", "-h", "-t", "R", "-o", "%i", check=False).stdout.split()
+        if not cancelled and len(running) == 2 and done > total / 4:
+            cancelled.append(running[0])
+            shell("scancel", running[0])
+
+    jobs = {"queue": "low", "memory": "1GB", "cores": 2, "job_cpu": 1, "log_directory": str(tmp_path / "jobs"),
+            "python": sys.executable, "walltime": "01:00:00"}  # fmt: skip
+    summary = ensemble.segment(
+        tmp_path / "image.ome.zarr", tmp_path / "there.ome.zarr", cluster="slurm", n_workers=2, jobs=jobs,
+        progress=cancel, **options,
+    )  # fmt: skip
+    assert cancelled and summary.n_voxels == values.size
+    box = tuple(slice(0, n) for n in values.shape)
+    found, expected = (open_volume(tmp_path / f"{name}.ome.zarr").read(box) for name in ("there", "here"))
+    np.testing.assert_array_equal(found, expected)
+    wait_for(lambda: not shell("squeue", "-h").stdout.split())  # no job is left behind

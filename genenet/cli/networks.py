@@ -151,11 +151,17 @@ def ensemble(
         )
     chosen.save(opened.folder / "ensemble")
     rows = [
-        {"n": p.n_members, "alone": p.alone, "adjusted_rand": p.adjusted_rand, "mean_iou": p.mean_iou}
+        {
+            "n": p.n_members,
+            "alone": p.alone,
+            "adjusted_rand": p.adjusted_rand,
+            "mean_iou": p.mean_iou,
+            "ambiguity": p.ambiguity,
+        }
         for p in chosen.curve
     ]
     if as_json:
         say_json({"n_members": len(chosen.members), "curve": rows})
         return
-    say(table(rows, {"n": "d", "alone": ".4f", "adjusted_rand": ".4f", "mean_iou": ".4f"}))
+    say(table(rows, {"n": "d", "alone": ".4f", "adjusted_rand": ".4f", "mean_iou": ".4f", "ambiguity": ".4f"}))
     say(f"{chosen.summary()}; wrote {opened.folder / 'ensemble'}")

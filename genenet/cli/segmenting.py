@@ -10,6 +10,7 @@ import typer
 
 from genenet.cli.options import AsJson, DryRun, Overwrite
 from genenet.cli.output import progress, say, say_json, table
+from genenet.wording import plural
 
 if TYPE_CHECKING:
     from genenet.ensemble import Ensemble
@@ -53,7 +54,7 @@ def segment(
         str, typer.Option(help="float16, or uint8 with 255 for 1.", rich_help_panel=_MAPS)
     ] = "float16",
     precision: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_MEMBERS)
+        str, typer.Option(help="auto, float32, bfloat16 or float16; for OpenVINO also int8.", rich_help_panel=_MEMBERS)
     ] = "auto",
     engine: Annotated[
         str,
@@ -274,7 +275,7 @@ def _preview(
         return
     replaced = ", which is replaced" if overwrite and outputs[0].exists() else ""
     say(f"would segment {volume.name} {_by(volume.shape)} into {', '.join(map(str, outputs))}{replaced}")
-    say(f"{blocks:,} blocks of {_by(core)}, about {total / 2**30:.2f} GiB each\n")
+    say(f"{plural(blocks, 'block')} of {_by(core)}, about {total / 2**30:.2f} GiB each\n")
     say(table(rows, {name: _FORMATS.get(name, "") for name in rows[0]}))
 
 

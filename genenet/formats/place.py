@@ -139,11 +139,23 @@ def check_free(path: str | os.PathLike[str], *, overwrite: bool) -> None:
 
 
 def _zarr_root(path: Path) -> Path | None:
-    """Give the outermost folder on the way to `path` that is a Zarr container."""
-    for folder in reversed((path, *path.parents)):
-        if folder.is_dir() and (folder.suffix == ".zarr" or any((folder / name).is_file() for name in _ZARR_FILES)):
-            return folder
-    return None
+    """Give the top of the Zarr hierarchy that `path` leads into; it need not have what is named in it.
+
+    What lies around is not asked: a stray `zarr.json` in somebody's home makes no Zarr of all that is below.
+    """
+    if path.is_file():
+        return None
+    node = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    if not _is_zarr(node):
+        return None
+    while _is_zarr(node.parent) and node.parent != node:
+        node = node.parent
+    return node
+
+
+def _is_zarr(folder: Path) -> bool:
+    is_named = folder.suffix == ".zarr" or any((folder / name).is_file() for name in _ZARR_FILES)
+    return folder.is_dir() and is_named
 
 
 def _split_inner(text: str) -> tuple[Path, str]:

@@ -85,12 +85,13 @@ def copy_here(url: str) -> Path:
     return copy
 
 
-def is_about_connection(error: BaseException) -> bool:
+def is_about_connection(error: BaseException | None) -> bool:
     """Whether a library that fetches files raised it."""
     return type(error).__module__.partition(".")[0] in LIBRARIES
 
 
 def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error.__context__
     if isinstance(error, FileNotFoundError):
-        return "there is no such file"
+        return " ".join(str(cause).split())[:200] if is_about_connection(cause) else "there is no such file"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,40 @@
+"""How much memory there is: of the machine, and of a container's share."""
+
+import pytest
+
+from genenet import memory
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"memory.max": "1000", "memory.current": "400", "memory.stat": "anon 5\ninactive_file 100"}, [700]),
+        ({"memory.max": "max", "memory.current": "400", "memory.stat": "inactive_file 100"}, []),
+        ({"memory.max": "100", "memory.current": "400", "memory.stat": "inactive_file 0"}, [0]),
+        ({"memory/memory.limit_in_bytes": "900", "memory/memory.usage_in_bytes": "300",
+          "memory/memory.stat": "total_inactive_file 50"}, [650]),
+        ({"memory.max": "spam", "memory.current": "4", "memory.stat": ""}, []),
+        ({}, []),
+    ],
+)  # fmt: skip
+def test_a_container_leaves_what_it_has_not_used(files, left, tmp_path, monkeypatch):
+    (tmp_path / "memory").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OLD_CGROUP", tmp_path / "memory")
+    assert memory._left_in_groups() == left
+    assert 0 <= memory.available_bytes() <= min([2**60, *left])
+
+
+def test_the_peak_grows():
+    before = memory.peak_bytes()
+    kept = bytearray(200 * 2**20)
+    kept[:: 2**12] = b"x" * len(kept[:: 2**12])
+    assert memory.peak_bytes() >= before + 100 * 2**20 or before > 1e9
+
+
+@pytest.mark.parametrize("text", ["", "much", "4X", "-1G", "0", "1.G"])
+def test_sizes_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="a number with K, M, G or T"):
+        memory.parse_bytes(text)
