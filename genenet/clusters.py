@@ -190,6 +190,8 @@ def _slurm(n_workers: int, jobs: Mapping[str, Any]) -> Any:
         raise InputError("a cluster of Slurm jobs needs dask-jobqueue: pip install 'genenet[cluster]'") from None
     if shutil.which("sbatch") is None:
         raise InputError("there is no `sbatch` here; run this on a machine that has Slurm, or use --cluster local")
-    cluster = SLURMCluster(processes=1, **{"cores": 1, "memory": "4GiB", **jobs})
+    # Slurm watches the memory; Dask would pause a worker whose networks take most of it.
+    extra = [*jobs.get("worker_extra_args", ()), "--memory-limit", "0"]
+    cluster = SLURMCluster(processes=1, **{"cores": 2, "memory": "4GiB", **jobs, "worker_extra_args": extra})
     cluster.adapt(minimum=1, maximum=n_workers)
     return cluster

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
     from genenet.volume import Volume
 
 MEMBERS = "members.json"
+
+# Engines are compared on blocks of at most so many voxels.
+TRIAL_VOXELS = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Ensemble:
         chosen = []
         for member in self.members:
             alone = MeanPredictor((member.geometry(),))
-            side = alone.choose_core(core, math.prod(core))
+            side = alone.choose_core(core, TRIAL_VOXELS)
             reach = alone.reach(side)
             middle = zip(volume.shape[:3], side, strict=True)
             start = [max((n - width) // 2 // width * width, 0) for n, width in middle]

@@ -259,7 +259,7 @@ def test_a_segmentation_on_slurm_outlives_its_jobs(nodes, network, tmp_path):
             cancelled.append(running[0])
             shell("scancel", running[0])
 
-    jobs = {"queue": "low", "memory": "1GB", "cores": 2, "job_cpu": 1, "log_directory": str(tmp_path / "jobs"),
+    jobs = {"queue": "low", "memory": "2GB", "cores": 2, "job_cpu": 1, "log_directory": str(tmp_path / "jobs"),
             "python": sys.executable, "walltime": "01:00:00"}  # fmt: skip
     summary = ensemble.segment(
         tmp_path / "image.ome.zarr", tmp_path / "there.ome.zarr", cluster="slurm", n_workers=2, jobs=jobs,

@@ -127,13 +127,13 @@ def test_members_of_all_kinds_mix():
 
 
 @pytest.mark.parametrize("name", sorted(MEMBERS))
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
+@pytest.mark.parametrize("overlap", [0.0, 0.4])
 def test_overlapping_windows_leave_no_seams(name, overlap):
     member = dataclasses.replace(MEMBERS[name], overlap=overlap)
-    mean, volume = MeanPredictor((member,)), image((9, 50, 66))
+    mean, volume = MeanPredictor((member,)), image((9, 36, 50))
     stride = member.stride
     small = answer(mean, volume, stride)
-    large = answer(mean, volume, tuple(3 * side if side > 1 else 9 for side in stride))
+    large = answer(mean, volume, tuple(2 * side if side > 1 else 9 for side in stride))
     np.testing.assert_allclose(small, large, atol=1e-5)
     np.testing.assert_allclose(small.sum(-1), 1, atol=1e-5)
 

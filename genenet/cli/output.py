@@ -34,6 +34,7 @@ def log_to_stderr() -> None:
     logger = logging.getLogger("genenet")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # some libraries give the root logger a handler of its own
     logging.getLogger("search").handlers = [handler]
 
 
