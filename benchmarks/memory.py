@@ -1,8 +1,8 @@
-"""Predicted memory of a training step over the measured rise of peak resident memory.
+"""Predicted memory of a training step, and of a forward pass, over the measured rise of peak resident memory.
 
-    python -m benchmarks.memory
+    python -m benchmarks.memory [training] [inference]
 
-Every blueprint trains one step on a tiny window and one on its own in a fresh process; both differences, predicted and
+Every blueprint makes one step on a tiny window and one on its own in a fresh process; both differences, predicted and
 measured, are between the two. Blueprints are drawn from the default spaces of the presets, batch sizes such that more
 than 500 MB are predicted. Ends with JSON lines.
 """
@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 
+from genenet.cost import inference_bytes, training_bytes
 from genenet.errors import InputError
 from genenet.genes import PRESETS, NetworkRoot, PatchNet
 from search.defaults import default_space
@@ -33,15 +34,20 @@ def peak():
     with open("/proc/self/status") as stream:
         return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM"))
 
-blueprint, tiny, window, batch_size = json.loads(sys.argv[1])
+blueprint, tiny, window, batch_size, is_training = json.loads(sys.argv[1])
 net = from_dict(blueprint)
 plan = net.plan_layers()
-trainer = build_model(plan, (*[None] * plan.n_dims, net.n_channels), name="net").trainer
+built = build_model(plan, (*[None] * plan.n_dims, net.n_channels), name="net")
+trainer = built.trainer
 trainer.compile(keras.optimizers.Adam(), [cross_entropy() for _ in plan.heads])
 peaks = []
 for size, count in ((tiny, 1), (window, batch_size)):
     out = plan.window_shape(tuple(size)).output
     images = np.zeros((count, *size, net.n_channels), np.float32)
+    if not is_training:
+        built.model.predict_on_batch(images)
+        peaks.append(peak())
+        continue
     labels, weights = np.zeros((count, *out), np.int32), np.ones((count, *out), np.float32)
     trainer.train_on_batch(images, [labels] * len(plan.heads), [weights] * len(plan.heads))
     peaks.append(peak())
@@ -60,8 +66,15 @@ def tiny_window(net: NetworkRoot) -> tuple[int, ...]:
     raise AssertionError
 
 
-def draw(rng: np.random.Generator) -> tuple[NetworkRoot, tuple[int, ...], tuple[int, ...], int]:
-    """A blueprint, a tiny window, its own window and a batch size for which enough memory is predicted."""
+def predicted_bytes(net: NetworkRoot, window: tuple[int, ...], batch_size: int, *, is_training: bool) -> int:
+    """What the model says."""
+    plan = net.plan_layers()
+    predict = training_bytes if is_training else inference_bytes
+    return predict(plan, plan.sizes(window), batch_size)
+
+
+def draw(rng: np.random.Generator, *, is_training: bool) -> tuple[NetworkRoot, list[tuple[tuple[int, ...], int]], int]:
+    """A blueprint; a tiny window alone and a batch of its own windows; and by how much the latter takes more."""
     while True:
         kinds = [kind for kind in PRESETS if kind is not PatchNet]  # which reads patches, not windows
         preset = kinds[int(rng.integers(len(kinds)))].__name__
@@ -70,20 +83,21 @@ def draw(rng: np.random.Generator) -> tuple[NetworkRoot, tuple[int, ...], tuple[
             tiny, window = tiny_window(net), net.window_shape().input
         except InputError:
             continue
-        for batch_size in (1, 2, 4, 8):
-            rise = net.cost(window, batch_size).training_bytes - net.cost(tiny).training_bytes
-            if LEAST_BYTES < rise < MOST_BYTES:
-                return net, tiny, window, batch_size
+        for batch_size in (1, 2, 4, 8, 16, 32):
+            large, small = (
+                predicted_bytes(net, *each, is_training=is_training) for each in ((window, batch_size), (tiny, 1))
+            )
+            if LEAST_BYTES < large - small < MOST_BYTES:
+                return net, [(tiny, 1), (window, batch_size)], large - small
 
 
-def main() -> None:
+def compare(seed: int, *, is_training: bool) -> None:
     """Draw blueprints, measure, compare."""
-    rng = np.random.default_rng(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    rng = np.random.default_rng(seed)
     ratios = []
     for _ in range(N_BLUEPRINTS):
-        net, tiny, window, batch_size = draw(rng)
-        predicted = net.cost(window, batch_size).training_bytes - net.cost(tiny).training_bytes
-        asked = json.dumps([net.to_dict(), tiny, window, batch_size])
+        net, [(tiny, _), (window, batch_size)], predicted = draw(rng, is_training=is_training)
+        asked = json.dumps([net.to_dict(), tiny, window, batch_size, is_training])
         done = subprocess.run([sys.executable, "-c", STEPS, asked], capture_output=True, text=True, check=True)
         first, second = json.loads(done.stdout.strip().splitlines()[-1])
         ratios.append(predicted / (second - first))
@@ -93,10 +107,11 @@ def main() -> None:
         )
     within = sum(0.7 <= ratio <= 1.3 for ratio in ratios)
     print(json.dumps({
-        "benchmark": "memory", "ratio": "within_30_percent", "value": within / len(ratios), "target": 0.8,
-        "ratios": [round(ratio, 2) for ratio in ratios],
-    }))  # fmt: skip
+        "benchmark": "memory", "of": "training" if is_training else "inference", "ratio": "within_30_percent",
+        "value": within / len(ratios), "target": 0.8, "ratios": [round(ratio, 2) for ratio in ratios],
+    }), flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    for name in sys.argv[1:] or ("training", "inference"):
+        compare(0, is_training=name == "training")

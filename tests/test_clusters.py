@@ -221,3 +221,15 @@ def test_threads_that_share_a_process_share_its_networks(members, volume, tmp_pa
         thread.join()
     assert most == [1]
     assert set(np.unique(whole(tmp_path / "o.ome.zarr"))) <= {0, 7}
+
+
+@pytest.mark.slow
+def test_every_local_worker_has_a_gpu_and_cores_of_its_own(monkeypatch):
+    from distributed import Client
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    monkeypatch.setattr(clusters, "n_cores", lambda: 8)
+    with clusters._local(2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        found = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]))
+    assert sorted(found.values()) == [("0", "4"), ("3", "4")]

@@ -21,6 +21,7 @@ from PIL import Image
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.formats import place
+from genenet.formats import tiff as tiff_format
 from genenet.formats.cache import Recent
 from genenet.formats.stored import name_axes, reading
 from genenet.volume import create_volume, open_volume, reopen_volume
@@ -502,6 +503,16 @@ def test_an_ome_tiff_may_stand_in_several_files(tmp_path):
     (tmp_path / "1.ome.tif").unlink()
     with pytest.raises(InputError, match="refers to a file that is not there; put the files of the set together"):
         open_volume(tmp_path / "0.ome.tif").read(ALL)
+
+
+def test_stacks_beyond_four_gigabytes_are_bigtiff(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff_format, "_IMAGEJ_MAX_BYTES", 1000)
+    array = np.random.default_rng(0).integers(0, 255, (3, 30, 40)).astype(np.uint8)
+    with create_volume(tmp_path / "large.tif", array.shape, array.dtype, voxel_size_nm=(50, 10, 10)) as writer:
+        writer.write(ALL, array)
+    assert (tmp_path / "large.tif").read_bytes()[:4] == b"II+\x00"
+    assert_reads(open_volume(tmp_path / "large.tif"), array)
+    assert open_volume(tmp_path / "large.tif").voxel_size_nm == (50, 10, 10)
 
 
 def test_print_resolutions_are_no_voxel_sizes(tmp_path):
