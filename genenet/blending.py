@@ -20,9 +20,8 @@ from genenet.tiling import Reach
 # The standard deviation of the weights, as a share of the window.
 SIGMA = 0.125
 
-# Long steps are cut to multiples of this, so that those of several networks soon have a common multiple.
-STEP_GRAIN = 16
-LONG_STEP = 64
+# Steps are cut to multiples of this, shorter ones to powers of two: those of several networks soon meet then.
+STEP_GRAIN = 32
 
 
 class Tiles(NamedTuple):
@@ -31,7 +30,7 @@ class Tiles(NamedTuple):
     Attributes:
         window: What one reads and writes.
         lead: Voxels read before what is written.
-        step: From one window to the next; the output is as long or longer, by an even number of voxels.
+        step: From one window to the next; the output is as long or longer.
     """
 
     window: WindowShape
@@ -55,8 +54,7 @@ class Tiles(NamedTuple):
         steps = []
         for length in window.output:
             step = max(1, length - round(overlap * length))
-            step = step // STEP_GRAIN * STEP_GRAIN if LONG_STEP <= step < length else step
-            steps.append(max(step - (length - step) % 2, 2 - length % 2))
+            steps.append(step // STEP_GRAIN * STEP_GRAIN if step >= STEP_GRAIN else 1 << (step.bit_length() - 1))
         return cls(window, tuple(lead), tuple(steps))
 
     def reach(self, core: Sequence[int]) -> Reach:

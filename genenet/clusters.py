@@ -5,6 +5,7 @@ networks once, and has two threads: while the networks work for one, the other r
 """
 
 import contextlib
+import importlib.util
 import itertools
 import logging
 import math
@@ -12,7 +13,8 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 from genenet.errors import InputError
@@ -27,16 +29,16 @@ AHEAD_PER_WORKER, LEAST_AHEAD = 4, 16
 # A block is given up when so many workers died of it.
 MOST_DEATHS = 5
 
-PLUGIN = "genenet"
-
 
 class Blocks:
-    """What every worker, present or to come, is given: the work, and a place for what it loads."""
+    """What every worker, present or to come, is given: the work, and a place for what it loads.
 
-    name = PLUGIN
+    Attributes:
+        name: Unlike that of any other run, which may use the same workers.
+    """
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
+    def __init__(self, name: str, work: Work) -> None:
+        self.name, self.work = name, work
 
     def setup(self, worker: Any) -> None:
         """Nothing heavy: the worker could not answer its scheduler meanwhile."""
@@ -56,19 +58,18 @@ class Blocks:
         return self.worker.do(box, self.networks)
 
 
-def do_block(box: Box) -> Done:
+def do_block(name: str, box: Box) -> Done:
     """A task."""
     from distributed import get_worker
 
-    blocks: Any = get_worker().plugins[PLUGIN]
+    blocks: Any = get_worker().plugins[name]
     return blocks.do(box)  # type: ignore[no-any-return]
 
 
-@contextlib.contextmanager
-def opened(
+def runner(
     where: str, n_workers: int | None = None, jobs: Mapping[str, Any] | None = None
-) -> Iterator[Callable[[Work, Iterable[tuple[int, Box]]], Iterator[tuple[int, Done]]]]:
-    """A cluster, as something that does blocks; it ends with the `with` block, unless it was there before.
+) -> Callable[[Work, Iterable[tuple[int, Box]]], Generator[tuple[int, Done]]]:
+    """Something that does blocks on a cluster, which begins with the first of them and ends with the last.
 
     Args:
         where: `local`, processes on this machine, one GPU each where there are some; `slurm`; or the address of a
@@ -78,45 +79,54 @@ def opened(
         jobs: For `slurm`: what `dask_jobqueue.SLURMCluster` takes, `queue`, `account`, `cores`, `memory`, `walltime`.
 
     Raises:
-        InputError: A package is missing, the scheduler gives no answer, or `where` is none of these.
+        InputError: A package is missing, or `where` is none of these. Later, that a scheduler gives no answer.
     """
-    try:
+    if importlib.util.find_spec("distributed") is None:
+        raise InputError("a cluster needs Dask: pip install 'genenet[cluster]'")
+    if where not in ("local", "slurm") and "://" not in where:
+        raise InputError(f"a cluster is local, slurm or the address of a scheduler, but got {where!r}")
+    if "://" in where and n_workers is not None:
+        raise InputError(f"the scheduler at {where} has its own workers; leave --workers out")
+    if where == "slurm" and importlib.util.find_spec("dask_jobqueue") is None:
+        raise InputError("a cluster of Slurm jobs needs dask-jobqueue: pip install 'genenet[cluster]'")
+    if where == "slurm" and shutil.which("sbatch") is None:
+        raise InputError("there is no `sbatch` here; run this on a machine that has Slurm, or use --cluster local")
+
+    def run(work: Work, todo: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
         import dask
         from distributed import Client
-    except ImportError:
-        raise InputError("a cluster needs Dask: pip install 'genenet[cluster]'") from None
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": MOST_DEATHS}))
-        if where == "local":
-            client = stack.enter_context(Client(stack.enter_context(_local(n_workers or n_devices()))))
-        elif where == "slurm":
-            client = stack.enter_context(Client(stack.enter_context(_slurm(n_workers or 1, jobs or {}))))
-        elif "://" in where:
-            if n_workers is not None:
-                raise InputError(f"the scheduler at {where} has its own workers; leave --workers out")
+
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": MOST_DEATHS}))
+            address: Any = where
+            if where == "local":
+                address = stack.enter_context(_local(n_workers or n_devices()))
+            elif where == "slurm":
+                address = stack.enter_context(_slurm(n_workers or 1, jobs or {}))
             try:
-                client = stack.enter_context(Client(where, timeout=20))
+                client = stack.enter_context(Client(address, timeout=20))
             except (OSError, ValueError) as error:
                 raise InputError(f"no Dask scheduler answers at {where}: {error}") from None
-        else:
-            raise InputError(f"a cluster is local, slurm or the address of a scheduler, but got {where!r}")
-        logger.info("Dask's dashboard: %s", client.dashboard_link)
-        yield lambda work, todo: _run(client, work, todo)
+            logger.info("Dask's dashboard: %s", client.dashboard_link)
+            yield from _run(client, work, todo)
+
+    return run
 
 
-def _run(client: Any, work: Work, todo: Iterable[tuple[int, Box]]) -> Iterator[tuple[int, Done]]:
-    from distributed import KilledWorker, WorkerPlugin, as_completed
+def _run(client: Any, work: Work, todo: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
+    from distributed import CancelledError, KilledWorker, WorkerPlugin, as_completed
 
+    name = f"genenet-{uuid.uuid4().hex}"
     # Dask asks for its own class; it is imported late, so the two are joined here.
-    plugin = type("GenenetBlocks", (Blocks, WorkerPlugin), {})(work)
-    client.register_plugin(plugin, name=PLUGIN)
+    plugin = type("GenenetBlocks", (Blocks, WorkerPlugin), {})(name, work)
+    client.register_plugin(plugin, name=name)
     waiting = iter(todo)
     boxes: dict[str, tuple[int, Box]] = {}
 
     def submit(n_tasks: int) -> list[Any]:
         futures = []
-        for index, box in itertools.islice(waiting, n_tasks):
-            future = client.submit(do_block, box, key=f"block-{index}", pure=False)
+        for index, box in itertools.islice(waiting, max(n_tasks, 0)):
+            future = client.submit(do_block, name, box, key=f"{name}-{index}", pure=False)
             boxes[future.key] = index, box
             futures.append(future)
         return futures
@@ -132,14 +142,15 @@ def _run(client: Any, work: Work, todo: Iterable[tuple[int, Box]]) -> Iterator[t
                     f"workers died again and again at block {_place(box)}: they may need more memory than they have; "
                     "ask for smaller blocks with --memory"
                 ) from None
-            n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
-            room = max(LEAST_AHEAD, n_workers * AHEAD_PER_WORKER) - len(boxes)
-            finished.update(submit(room))
+            except CancelledError:
+                raise InputError("the Dask cluster went away; start again to do what is missing") from None
             yield index, done
+            n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+            finished.update(submit(max(LEAST_AHEAD, n_workers * AHEAD_PER_WORKER) - len(boxes)))
     finally:
         with contextlib.suppress(Exception):  # the cluster may be gone
             client.cancel(list(finished.futures))
-            client.unregister_worker_plugin(PLUGIN)
+            client.unregister_worker_plugin(name)
 
 
 def _place(box: Box) -> str:
@@ -184,14 +195,14 @@ def _local(n_workers: int) -> Any:
 
 
 def _slurm(n_workers: int, jobs: Mapping[str, Any]) -> Any:
-    try:
-        from dask_jobqueue import SLURMCluster
-    except ImportError:
-        raise InputError("a cluster of Slurm jobs needs dask-jobqueue: pip install 'genenet[cluster]'") from None
-    if shutil.which("sbatch") is None:
-        raise InputError("there is no `sbatch` here; run this on a machine that has Slurm, or use --cluster local")
+    from dask_jobqueue import SLURMCluster
+
+    # Dask's nanny would give every library one thread.
+    given = [f"export {name}=${{SLURM_CPUS_PER_TASK:-1}}" for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")]
+    prologue = [*given, *jobs.get("job_script_prologue", ())]
     # Slurm watches the memory; Dask would pause a worker whose networks take most of it.
     extra = [*jobs.get("worker_extra_args", ()), "--memory-limit", "0"]
-    cluster = SLURMCluster(processes=1, **{"cores": 2, "memory": "4GiB", **jobs, "worker_extra_args": extra})
+    asked = {**jobs, "worker_extra_args": extra, "job_script_prologue": prologue}
+    cluster = SLURMCluster(processes=1, **{"cores": 2, "memory": "4GiB", **asked})
     cluster.adapt(minimum=1, maximum=n_workers)
     return cluster

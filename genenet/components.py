@@ -136,9 +136,10 @@ def find_components(
         make = functools.partial(create_volume, voxel_size_nm=size, chunks=chunks, overwrite=True)
         writers = [make(place.partial_name(output), shape, dtype)]
         if cleaned is not None:
-            writers.append(make(place.partial_name(cleaned), shape, volume.dtype, classes=classes))
+            everything = classes_of(volume, with_background=True)
+            writers.append(make(place.partial_name(cleaned), shape, volume.dtype, classes=everything))
         for box in boxes:
-            _renumber(volume, labels, box, numbers, writers)
+            _renumber(volume, labels, box, numbers, writers, [entry.value for entry in classes])
             tell()
         for writer, target in zip(writers, targets, strict=True):
             writer.close()
@@ -151,16 +152,18 @@ def find_components(
     return _table(pieces, classes, size)
 
 
-def classes_of(segmentation: Volume, block: Sequence[int] = BLOCK) -> tuple[SegmentationClass, ...]:
-    """The classes of a segmentation, without the background 0: as an OME-Zarr names them, else every value it holds."""
+def classes_of(
+    segmentation: Volume, block: Sequence[int] = BLOCK, *, with_background: bool = False
+) -> tuple[SegmentationClass, ...]:
+    """The classes of a segmentation, as an OME-Zarr names them, else every value it holds; without the background 0."""
     if isinstance(segmentation.source, (str, os.PathLike)):
         where = place.find(segmentation.source)
         if where.format == "ome_zarr" and (found := ome_zarr.read_classes(where.path, where.inner)):
-            return tuple(entry for entry in found if entry.value != 0)
+            return tuple(entry for entry in found if entry.value != 0 or with_background)
     values: set[int] = set()
     for box in blocks(segmentation.shape, block):
         values |= set(np.unique(segmentation.read(box)).tolist())  # type: ignore[arg-type]
-    return tuple(default_classes(sorted(values - {0})))
+    return tuple(default_classes(sorted(values if with_background else values - {0})))
 
 
 def _label_blocks(
@@ -243,9 +246,10 @@ def _touching(labels: Volume, chunks: Sequence[int], connectivity: int) -> Itera
         near[axis] = slice(box[axis].stop - 1, box[axis].stop)
         far[axis] = slice(box[axis].stop, box[axis].stop + 1)
         margin = []
-        for other in across:  # one voxel more on either side, for those that touch at edges and corners
-            low, high = max(box[other].start - 1, 0), min(box[other].stop + 1, shape[other])
-            margin.append((low - (box[other].start - 1), box[other].stop + 1 - high))
+        more = 1 if connectivity > 1 else 0  # voxels on either side, for those that touch at edges and corners
+        for other in across:
+            low, high = max(box[other].start - more, 0), min(box[other].stop + more, shape[other])
+            margin.append((low - (box[other].start - more) + 1 - more, box[other].stop + more - high + 1 - more))
             far[other] = slice(low, high)
         one = labels.read(tuple(near)).squeeze(axis).astype(np.int64)  # type: ignore[arg-type]
         two = np.pad(labels.read(tuple(far)).squeeze(axis).astype(np.int64), margin)  # type: ignore[arg-type]
@@ -258,12 +262,15 @@ def _touching(labels: Volume, chunks: Sequence[int], connectivity: int) -> Itera
                 yield np.unique(np.stack([one[both], beside[both]], 1), axis=0)
 
 
-def _renumber(volume: Volume, labels: Volume, box: Box, numbers: np.ndarray, writers: Sequence[Writer]) -> None:
+def _renumber(
+    volume: Volume, labels: Volume, box: Box, numbers: np.ndarray, writers: Sequence[Writer], chosen: Sequence[int]
+) -> None:
     objects = numbers[labels.read(box).astype(np.int64)]  # type: ignore[arg-type]
     writers[0].write(box, objects)  # type: ignore[arg-type]
     for writer in writers[1:]:
         values = volume.read(box)  # type: ignore[arg-type]
-        writer.write(box, np.where(objects > 0, values, 0).astype(values.dtype))  # type: ignore[arg-type]
+        is_gone = np.isin(values, chosen) & (objects == 0)
+        writer.write(box, np.where(is_gone, 0, values).astype(values.dtype))  # type: ignore[arg-type]
 
 
 def _table(pieces: Pieces, classes: Sequence[SegmentationClass], size_nm: Sequence[float] | None) -> pd.DataFrame:

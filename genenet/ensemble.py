@@ -1,6 +1,5 @@
 """Ensembles: trained networks whose class probabilities are averaged (Guay et al. 2018, section 2.1)."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -270,7 +269,7 @@ class Ensemble:
             engine: `keras`, `openvino`, `onnx`; or `auto` for the fastest of these on a block of the volume, for each
                 member, that gives the same classes as Keras in float32 does.
             look: Test-time augmentation, and windows that overlap.
-            cluster: Do the blocks elsewhere: `local`, `slurm`, or a scheduler's address (`genenet.clusters.opened`).
+            cluster: Do the blocks elsewhere: `local`, `slurm`, or a scheduler's address (`genenet.clusters.runner`).
             n_workers: How many processes.
             jobs: What Slurm jobs ask for.
             max_voxels: The largest block.
@@ -282,31 +281,53 @@ class Ensemble:
                 several processes cannot write.
         """
         from genenet import clusters
-        from genenet.manifest import chosen_before
-        from genenet.segment import choose_block, segment_volume
+        from genenet.engines import open_predictor
+        from genenet.memory import parse_bytes
+        from genenet.segment import MAX_BYTES, choose_block, segment_volume
         from genenet.volume import open_volume
 
         volume = open_volume(image)
-        here = self.geometry(look)
-        n_here = n_workers or clusters.n_devices() if cluster == "local" else 1
-        core = choose_block(here, volume, max_voxels, memory_bytes, n_here)
-        engines = [tuple(word.split("/")) for word in chosen_before(output).get("engines", ())]
-        if engine != "auto" or not engines:
-            engines = [(engine, precision)] * len(self.members)
-        if precision == "int8":
-            self.calibrate(volume)
-        load = functools.partial(self.predictor_by, engines, look)
-        if engines[0][0] == "auto":
-            here = self.fastest(precision, volume, core, look)
-            load = functools.partial(self.predictor_by, [member.engine for member in here.members], look)
-        elif cluster is None:
-            here = load()
-        options |= {"settings": {"engine": engine, "precision": precision, **dataclasses.asdict(look)}, "block": core}
-        with contextlib.ExitStack() as stack:
-            run = None if cluster is None else stack.enter_context(clusters.opened(cluster, n_workers, jobs))
-            return segment_volume(
-                here, self.classes, volume, output, identity=self.identity, run=run, load=load, **options
-            )
+        here, run, n_here = self.geometry(look), None, 1
+        if cluster is not None:
+            run = clusters.runner(cluster, n_workers, jobs)
+            volume, output = volume.absolute(), Path(output).absolute()
+            options["extras"] = {name: Path(path).absolute() for name, path in (options.get("extras") or {}).items()}
+            n_here = n_workers or clusters.n_devices() if cluster == "local" else 1
+        if cluster == "slurm" and memory_bytes is None and jobs and jobs.get("memory"):
+            memory_bytes = min(parse_bytes(str(jobs["memory"])) // 2, MAX_BYTES)
+
+        def prepare(chosen: dict[str, Any], core: tuple[int, ...]) -> tuple[MeanPredictor, Callable[[], MeanPredictor]]:
+            """The networks by the engines that an earlier run began with, or by those chosen now."""
+            engines = [tuple(word.split("/")) for word in chosen.get("engines", ())]
+            found = None
+            if precision == "int8":
+                self.calibrate(volume)
+            if not engines and engine == "auto":
+                found = self.fastest(precision, volume, core, look)
+                engines = [member.engine for member in found.members]
+            elif not engines:
+                engines = [open_predictor(self.members[0], engine, precision).engine] * len(self.members)
+            absolute = dataclasses.replace(self, members=tuple(member.absolute() for member in self.members))
+            load = functools.partial(absolute.predictor_by, engines, look)
+            if cluster is None:
+                return found or load(), load
+            named = [
+                dataclasses.replace(member, engine=words) for member, words in zip(here.members, engines, strict=True)
+            ]
+            return dataclasses.replace(here, members=tuple(named)), load
+
+        return segment_volume(
+            here,
+            self.classes,
+            volume,
+            output,
+            identity=self.identity,
+            run=run,
+            prepare=prepare,
+            block=choose_block(here, volume, max_voxels, memory_bytes, n_here),
+            settings={"engine": engine, "precision": precision, **dataclasses.asdict(look)},
+            **options,
+        )
 
     def score(self, data: Dataset, part: str = "validation", *, precision: str = "auto") -> Scores:
         """Score on all parts of a kind, counted together."""

@@ -3,16 +3,16 @@
 A line of JSON with the settings, then one for every block. One process at a time holds it.
 """
 
-import contextlib
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import filelock
 
 from genenet.errors import InputError
-from genenet.folder import partial_path, remove, split_suffix, write_text
-from genenet.formats import place
+from genenet.folder import partial_path, remove, write_text
 
 
 class Manifest:
@@ -24,36 +24,38 @@ class Manifest:
         chosen: What was chosen for this machine when it began: the size of blocks, engines. It stays when it goes on.
         done: Numbers of blocks.
         counts: What was counted in all of them together.
+        notes: What else is done, as pairs: `levels` or `published`, and the output.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any], chosen: dict[str, Any]) -> None:
-        self.path, self.settings, self.chosen = path, settings, chosen
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = path, settings
+        self.chosen: dict[str, Any] = {}
         self.done: set[int] = set()
         self.counts: list[int] = []
-        self._lock = filelock.FileLock(f"{path}.lock")
+        self.notes: set[tuple[str, str]] = set()
+        self._locks: list[filelock.BaseFileLock] = []
 
     @classmethod
-    def hold(cls, output: Path, settings: dict[str, Any], *, restart: bool = False) -> Self:
-        """Take the output for this process, with what an earlier one did for it.
+    def hold(
+        cls, output: Path, settings: dict[str, Any], *, others: Iterable[Path] = (), restart: bool = False
+    ) -> Self:
+        """Take outputs for this process, with what an earlier one did for them.
 
         Args:
-            output: The file that is to be written in the end.
+            output: The file that is to be written in the end; beside it stands the manifest.
             settings: Plain data by which its blocks are made.
+            others: Further files that are written with it.
             restart: Forget what an earlier one did.
 
         Raises:
-            InputError: Another program writes it, or it was begun with other settings.
+            InputError: Another program writes one of them, or it was begun with other settings.
         """
-        path = path_beside(output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = cls(path, json.loads(json.dumps(settings)), {})
+        found = cls(path_beside(output), json.loads(json.dumps(settings)))
         try:
-            found._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(f"another program is writing {output}; wait for it, or choose another name") from None
-        try:
+            for path in (output, *others):
+                found._take(path)
             if restart:
-                remove(path)
+                remove(found.path)
             found._read()
         except BaseException:
             found.release()
@@ -69,9 +71,13 @@ class Manifest:
 
     def add(self, block: int, counts: list[int]) -> None:
         """One more block is written, and on the disk."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"block": block, "counts": counts}) + "\n")
+        self._append({"block": block, "counts": counts})
         self._count(block, counts)
+
+    def note(self, what: str, output: str) -> None:
+        """Something else is done, once all blocks are."""
+        self._append({"note": what, "output": output})
+        self.notes.add((what, output))
 
     def end(self) -> None:
         """The output is whole: nothing is left to remember."""
@@ -80,17 +86,35 @@ class Manifest:
 
     def release(self) -> None:
         """Let others go on; what is done stays."""
-        if self._lock.is_locked:
-            remove(Path(self._lock.lock_file))
-            self._lock.release()
+        while self._locks:
+            lock = self._locks.pop()
+            if os.name == "posix":  # who waits for a file that is gone by then takes another one
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+    def _take(self, output: Path) -> None:
+        path = path_beside(output)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(f"{path}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(f"another program is writing {output}; wait for it, or choose another name") from None
+        self._locks.append(lock)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
 
     def _read(self) -> None:
         if not self.path.exists():
             return
-        first, *rest = self.path.read_text(encoding="utf-8").split("\n")
         try:
+            first, *rest = self.path.read_text(encoding="utf-8").split("\n")
             begun = json.loads(first)
             theirs, self.chosen = begun["settings"], begun["chosen"]
+            for line in rest[:-1]:
+                self._remember(json.loads(line))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.path} is damaged; --restart begins anew") from None
         differing = sorted(name for name in theirs.keys() | self.settings.keys() if self._differs(name, theirs))
@@ -105,10 +129,12 @@ class Manifest:
         # A line without its newline was being written when the process died; nothing may be joined to it.
         if rest[-1:] != [""]:
             write_text(self.path, "\n".join([first, *rest[:-1], ""]))
-        for line in rest[:-1]:
-            entry = json.loads(line)
-            if entry["block"] not in self.done:
-                self._count(entry["block"], entry["counts"])
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        if "note" in entry:
+            self.notes.add((entry["note"], entry["output"]))
+        elif entry["block"] not in self.done:
+            self._count(entry["block"], entry["counts"])
 
     def _count(self, block: int, counts: list[int]) -> None:
         self.done.add(block)
@@ -118,21 +144,13 @@ class Manifest:
         return bool(theirs.get(name) != self.settings.get(name))
 
 
-def chosen_before(output: str | Path) -> dict[str, Any]:
-    """What was chosen when an output was begun; empty if it was not."""
-    path = path_beside(place.target(output).path)
-    with contextlib.suppress(OSError, ValueError, KeyError), path.open(encoding="utf-8") as stream:
-        return dict(json.loads(stream.readline())["chosen"])
-    return {}
-
-
 def path_beside(output: Path) -> Path:
     """Where the manifest of an output stands.
 
     >>> path_beside(Path("cells.ome.zarr")).name
-    'cells.part.jsonl'
+    'cells.part.ome.zarr.jsonl'
     """
-    return Path(split_suffix(partial_path(output))[0] + ".jsonl")
+    return Path(f"{partial_path(output)}.jsonl")
 
 
 def _said(value: Any) -> str:

@@ -4,8 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-_CGROUP = Path("/sys/fs/cgroup")
-_OLD_CGROUP = Path("/sys/fs/cgroup/memory")
+# Where Linux says which control groups a process is in, and where the groups of versions 2 and 1 are.
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_GROUPS = Path("/sys/fs/cgroup")
 
 _UNITS = {"": 2**30, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -44,19 +45,31 @@ def parse_bytes(text: str) -> int:
 
 
 def _left_in_groups() -> list[int]:
-    """What the control groups of Linux leave, version 2 and version 1; page cache counts as left."""
-    found = []
-    for folder, limit, usage in (
-        (_CGROUP, "memory.max", "memory.current"),
-        (_OLD_CGROUP, "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            most = (folder / limit).read_text().strip()
-            used = int((folder / usage).read_text())
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):
-            continue
-        cache = int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
-        if most.isdecimal():
-            found.append(max(int(most) - used + cache, 0))
-    return found
+    """What the control groups of Linux leave, from the process's own up to the top; page cache counts as left."""
+    try:
+        lines = [line.split(":", 2) for line in _OWN_GROUPS.read_text().splitlines()]
+    except OSError:
+        lines = []
+    own = {controllers: path for _, controllers, path in lines}
+    new = _folders(_GROUPS, own.get("", "/"))
+    old = _folders(_GROUPS / "memory", own.get("memory", "/"))
+    found = [_left(folder, "memory.max", "memory.current") for folder in new]
+    found += [_left(folder, "memory.limit_in_bytes", "memory.usage_in_bytes") for folder in old]
+    return [left for left in found if left is not None]
+
+
+def _folders(top: Path, path: str) -> list[Path]:
+    """A group's folder, and those above it; in a container the path may name what is not to be seen there."""
+    group = top / path.lstrip("/")
+    return [folder for folder in (group, *group.parents) if folder == top or top in folder.parents]
+
+
+def _left(folder: Path, limit: str, usage: str) -> int | None:
+    try:
+        most = (folder / limit).read_text().strip()
+        used = int((folder / usage).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    cache = int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
+    return max(int(most) - used + cache, 0) if most.isdecimal() else None

@@ -91,6 +91,10 @@ class Network:
         engine = "keras", dtype_policy(precision).removeprefix("mixed_")
         return dataclasses.replace(self.geometry(), model=self.load(precision), engine=engine)
 
+    def absolute(self) -> "Network":
+        """The same, for a process that works in another folder."""
+        return dataclasses.replace(self, folder=self.folder.absolute())
+
     def geometry(self) -> "BlockPredictor":
         """What `predictor` gives, without the model: it knows what it would read, and what memory it would take."""
         from genenet.blocks import BlockPredictor

@@ -1,6 +1,7 @@
 """Coarser levels of an OME-Zarr, so that viewers show volumes of any size at once."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,8 @@ SMALL = 256
 # An axis is halved with the finest if its voxels are at most so many times as long.
 NEARLY = 1.5
 
-N_THREADS = 4
+# So many boxes at a time, unless they take more than this together.
+N_THREADS, MOST_BYTES = 4, 2**29
 
 
 def add_levels(path: Path, *, labels: bool) -> int:
@@ -52,9 +54,12 @@ def add_levels(path: Path, *, labels: bool) -> int:
         if name in group:
             del group[name]
         target = ome_zarr.create_level(group, name, shape, source.chunks, source.shards, source.dtype, axes)
-        units = blocks(shape, source.shards or _unit(source.chunks))
+        unit, factors = source.shards or _unit(source.chunks), tuple(np.where(halved, 2, 1))
+        # What is read, and as float32 with a copy where it is averaged.
+        n_bytes = math.prod(unit) * math.prod(factors) * (source.dtype.itemsize + (0 if labels else 8))
+        n_threads = int(np.clip(MOST_BYTES // n_bytes, 1, N_THREADS))
         with writing(str(path)):
-            _in_threads(_Reduce(source, target, tuple(np.where(halved, 2, 1)), labels), iter(units))
+            _in_threads(_Reduce(source, target, factors, labels), blocks(shape, unit), n_threads)
         entry: dict[str, Any] = {"type": "scale", "scale": (sizes * total).tolist()}
         transforms = [entry]
         if not labels:  # a mean lies in the middle of what it is of
@@ -111,8 +116,8 @@ def _unit(chunks: Sequence[int]) -> tuple[int, ...]:
     return tuple(chunks[:-3]) + tuple(2 * side for side in chunks[-3:])
 
 
-def _in_threads(function: Callable[[Any], None], items: Iterator[Any]) -> None:
+def _in_threads(function: Callable[[Any], None], items: Iterator[Any], n_threads: int) -> None:
     """A few items at a time, so that memory does not grow with their number."""
-    with ThreadPoolExecutor(N_THREADS) as pool:
-        while batch := list(itertools.islice(items, 4 * N_THREADS)):
+    with ThreadPoolExecutor(n_threads) as pool:
+        while batch := list(itertools.islice(items, 4 * n_threads)):
             list(pool.map(function, batch))

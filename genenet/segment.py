@@ -1,10 +1,12 @@
 """Segment a volume of any size, block by block; killed and started again, it does only what is missing."""
 
+import contextlib
 import dataclasses
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from genenet.maps import Map, class_map, extra_maps
 from genenet.memory import available_bytes
 from genenet.normalization import Normalization, with_channels
 from genenet.pyramid import add_levels
-from genenet.tiling import Box, blocks, largest_divisor, n_blocks
+from genenet.tiling import Box, blocks, chunk_side, n_blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
 from genenet.wording import plural
 from genenet.work import Done, Work, Worker
@@ -35,8 +37,12 @@ MAX_BYTES = 2**31
 CHUNK = 16, 256, 256
 MOST_FILES = 2**14
 
+# Gives networks, and how other processes load them: from what an earlier run had chosen (`engines`, a word such as
+# `keras/float32` per member; nothing if there was none) and from the shape of a block.
+Prepare = Callable[[dict[str, Any], tuple[int, ...]], tuple[MeanPredictor, Callable[[], MeanPredictor]]]
+
 # Does the blocks that are given, in any order.
-Runner = Callable[[Work, Iterable[tuple[int, Box]]], Iterator[tuple[int, Done]]]
+Runner = Callable[[Work, Iterable[tuple[int, Box]]], Generator[tuple[int, Done]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +101,7 @@ def segment_volume(
     progress: Callable[[int, int], None] | None = None,
     settings: Mapping[str, Any] | None = None,
     run: Runner | None = None,
-    load: Callable[[], MeanPredictor] | None = None,
+    prepare: Prepare | None = None,
 ) -> Summary:
     """Segment a volume and write class values, aligned with the image.
 
@@ -124,7 +130,8 @@ def segment_volume(
         progress: Called with voxels done and voxels in all.
         settings: What else the result depends on; a stopped run is continued with the same only.
         run: Does the blocks; this process does if left out.
-        load: Gives the networks to other processes.
+        prepare: Gives the networks, and how other processes load them, once everything was checked; `predictor` may
+            then know its geometry only.
 
     Returns:
         What it took.
@@ -137,38 +144,55 @@ def segment_volume(
     extras = extras or {}
     maps = (class_map(classes), *extra_maps(extras, extras_dtype, predictor, len(classes)))
     targets = tuple(map(str, (output, *extras.values())))
-    _check(predictor, volume, targets, overwrite=overwrite, several=run is not None)
+    _check(predictor, volume, targets, several=run is not None)
     made_by = {
         "networks": identity,
         "image": [volume.name, volume.shape, str(volume.dtype)],
-        "outputs": dict(zip([entry.name for entry in maps], targets, strict=True)),
+        "outputs": {
+            entry.name: os.path.relpath(path, Path(output).parent) for entry, path in zip(maps, targets, strict=True)
+        },
         "maps_dtype": extras_dtype,
         "ome_version": ome_version,
         **(settings or {}),
     }
-    manifest = Manifest.hold(place.target(output).path, made_by, restart=restart)
+    paths = [place.target(target).path for target in targets]
+    manifest = Manifest.hold(paths[0], made_by, others=paths[1:], restart=restart)
     try:
+        # Those that an earlier run was about to publish are whole; they may have their names by now, or not yet.
+        left = [target for target in targets if ("published", target) not in manifest.notes]
+        for target in left:
+            place.check_free(target, overwrite=overwrite)
         core = tuple(manifest.chosen.get("block") or block or choose_block(predictor, volume, max_voxels, memory_bytes))
-        engines = ["/".join(member.engine) for member in predictor.members]
+        networks, load = prepare(manifest.chosen, core) if prepare else (predictor, lambda: predictor)
+        engines = ["/".join(member.engine) for member in networks.members]
         manifest.begin({"block": core, "engines": engines})
-        writers = _open_writers(targets, maps, volume, core, ome_version, fresh=not manifest.done)
+        writers = _open_writers(left, targets, maps, volume, core, ome_version, fresh=not manifest.done)
         partial = tuple(map(place.partial_name, targets))
-        work = Work(load or (lambda: predictor), volume, maps, partial, core)
+        work = Work(load if run else lambda: networks, volume, maps, partial, core)
         started, todo, n_kept = time.monotonic(), _missing(volume, core, manifest), len(manifest.done)
         total = Done([], 0, 0, 0.0, 0)
-        with interrupts_between_steps() as check:
-            for index, each in _run_here(work, todo, writers) if run is None else run(work, todo):
+        doing = _run_here(work, todo, writers) if run is None else run(work, todo)
+        if len(manifest.done) == n_blocks(volume.shape[:3], core):
+            doing = _nothing()
+        with interrupts_between_steps() as check, contextlib.closing(doing):
+            for index, each in doing:
                 manifest.add(index, each.counts)
                 total = total.plus(each)
                 if progress is not None:
                     progress(sum(manifest.counts), math.prod(volume.shape[:3]))
                 check()
-        for writer, target, entry in zip(writers, targets, maps, strict=True):
+        for writer in writers:
             writer.close()
+        for target, entry in zip(targets, maps, strict=True):
             where = place.target(place.partial_name(target))
-            if pyramid and where.format == "ome_zarr":
+            if pyramid and where.format == "ome_zarr" and target in left and ("levels", target) not in manifest.notes:
                 add_levels(where.path, labels=bool(entry.classes))
-            place.publish(place.partial_name(target), target)
+                manifest.note("levels", target)
+        for target in targets:
+            if target in left:
+                manifest.note("published", target)
+            if place.target(place.partial_name(target)).path.exists():
+                place.publish(place.partial_name(target), target)
         manifest.end()
     finally:
         manifest.release()
@@ -210,7 +234,7 @@ def choose_block(
     return core
 
 
-def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, overwrite: bool, several: bool) -> None:
+def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, several: bool) -> None:
     """Refuse what cannot be, before anything is written."""
     wanted = len(predictor.members[0].normalization.mean)
     if volume.n_channels != wanted:
@@ -220,7 +244,6 @@ def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, 
     if len(set(targets)) < len(targets):
         raise InputError(f"every map needs a file of its own, but got {', '.join(targets)}")
     for target in targets:
-        place.check_free(target, overwrite=overwrite)
         if several and place.target(target).format != "ome_zarr":
             raise InputError(f"several processes write one OME-Zarr, but not {target}; choose .ome.zarr")
     _warn_of_other_intensities(volume, predictor.members[0].normalization)
@@ -234,8 +257,12 @@ def _missing(volume: Volume, core: Sequence[int], manifest: Manifest) -> Iterato
     return ((index, box) for index, box in enumerate(blocks(volume.shape[:3], core)) if index not in done)
 
 
-def _run_here(work: Work, todo: Iterable[tuple[int, Box]], writers: Sequence[Writer]) -> Iterator[tuple[int, Done]]:
-    return Worker(work, writers).do_all(todo)
+def _nothing() -> Generator[tuple[int, Done]]:
+    yield from ()
+
+
+def _run_here(work: Work, todo: Iterable[tuple[int, Box]], writers: Sequence[Writer]) -> Generator[tuple[int, Done]]:
+    yield from Worker(work, writers).do_all(todo)
 
 
 def _warn_of_other_intensities(volume: Volume, normalization: Normalization) -> None:
@@ -265,6 +292,7 @@ def _spread(mean: np.ndarray, std: np.ndarray) -> str:
 
 
 def _open_writers(
+    left: Sequence[str],
     targets: Sequence[str],
     maps: Sequence[Map],
     volume: Volume,
@@ -278,9 +306,9 @@ def _open_writers(
     Blocks are whole chunks, so that no two share a file; where these would be very many, a block is one file.
     """
     if not fresh:
-        return [reopen_volume(place.partial_name(target)) for target in targets]
+        return [reopen_volume(place.partial_name(target)) for target in left]
     shape = volume.shape[:3]
-    chunks = tuple(largest_divisor(side, most) for side, most in zip(core, CHUNK, strict=True))
+    chunks = tuple(chunk_side(side, most) for side, most in zip(core, CHUNK, strict=True))
     is_large = n_blocks(shape, chunks) > MOST_FILES
     writers = []
     for target, kind in zip(targets, maps, strict=True):

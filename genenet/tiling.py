@@ -133,13 +133,14 @@ def choose_core(
     return core()
 
 
-def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor up to a bound.
+def chunk_side(side: int, most: int) -> int:
+    """Into which equal chunks a block's side is cut: the largest up to a bound; itself if only slivers would do.
 
-    >>> largest_divisor(1008, 256), largest_divisor(976, 256)
-    (252, 244)
+    >>> chunk_side(1008, 256), chunk_side(976, 256), chunk_side(1021, 256), chunk_side(31, 16)
+    (252, 244, 1021, 31)
     """
-    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
+    found = next(divisor for divisor in range(min(side, most), 0, -1) if side % divisor == 0)
+    return found if 4 * found >= min(side, most) else side
 
 
 def n_blocks(shape: Sequence[int], core: Sequence[int]) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from genenet.errors import InputError
 from genenet.folder import remove
 from genenet.formats import hdf5, npy, ome_zarr, place, slices, tiff
 from genenet.formats.boxes import Box, cast, checked, file_key, from_file_order, mirrored, to_file_order, volume_shape
+from genenet.formats.remote import is_remote
 from genenet.formats.stored import DEFAULT_CHUNKS, Layout, Stored, Target, VoxelSize, name_axes, reading, writing
 
 
@@ -91,6 +93,12 @@ class Volume:
                 window = window.take(indices[axis] - lows[axis], axis)
         window.flags.writeable = False
         return window
+
+    def absolute(self) -> "Volume":
+        """The same, to be opened by a process that works in another folder."""
+        if not isinstance(self.source, (str, os.PathLike)) or is_remote(os.fspath(self.source)):
+            return self
+        return dataclasses.replace(self, source=str(Path(self.source).absolute()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.source, self.name, self.voxel_size_nm)

@@ -6,7 +6,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class Worker:
         counts, n_written = self.write(box, answer)
         return Done(counts, images.nbytes, n_written, network_s, peak_bytes())
 
-    def do_all(self, boxes: Iterable[tuple[int, Box]]) -> Iterator[tuple[int, Done]]:
+    def do_all(self, boxes: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
         """One block after the other: the next is read and the last is written while the networks work on one."""
         with ThreadPoolExecutor(1) as reading, ThreadPoolExecutor(1) as writing:
             submitted = ((index, box, reading.submit(self.read, box)) for index, box in boxes)

@@ -362,7 +362,7 @@ def test_kill_minus_nine_during_segmentation(tmp_path, data_file, data_settings)
         [sys.executable, "-m", "genenet", *map(str, command), str(out)],
         stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    log = tmp_path / "out.part.jsonl"
+    log = tmp_path / "out.part.ome.zarr.jsonl"
     while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -139,10 +139,8 @@ def test_a_running_scheduler_is_used_and_left_running(members, volume, expected,
 
 
 def test_clusters_that_cannot_be_are_named(members, volume, tmp_path, monkeypatch):
-    monkeypatch.setattr(clusters, "opened", lambda *_: contextlib.nullcontext(lambda work, todo: iter(())))
     with pytest.raises(gn.InputError, match="several processes write one OME-Zarr, but not"):
         members.segment(volume, tmp_path / "o.tif", cluster="local", n_workers=1)
-    monkeypatch.undo()
     with pytest.raises(gn.InputError, match="a cluster is local, slurm or the address of a scheduler, but got 'moon'"):
         members.segment(volume, tmp_path / "o.ome.zarr", cluster="moon")
     with pytest.raises(gn.InputError, match="no Dask scheduler answers at tcp://127"):

@@ -85,6 +85,12 @@ def test_small_objects_go(tmp_path):
     values[0, 20, 20] = 0
     np.testing.assert_array_equal(cleaned, values)
     assert [entry.name for entry in classes_of(open_volume(tmp_path / "c.ome.zarr"))] == ["cell", "gap"]
+    one_class = find_components(
+        tmp_path / "s.ome.zarr", tmp_path / "p.ome.zarr", classes=CLASSES[:1], min_voxels=500,
+        cleaned=tmp_path / "d.ome.zarr",
+    )  # fmt: skip
+    assert not len(one_class)
+    np.testing.assert_array_equal(whole(tmp_path / "d.ome.zarr"), np.where(values == 1, 0, values))
     write_table(found, tmp_path / "t.csv")
     assert pd.read_csv(tmp_path / "t.csv")["voxels"].tolist() == [400, 18]
     with pytest.raises(gn.InputError, match=r"o\.ome\.zarr exists"):

@@ -21,10 +21,22 @@ def test_a_container_leaves_what_it_has_not_used(files, left, tmp_path, monkeypa
     (tmp_path / "memory").mkdir()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    monkeypatch.setattr(memory, "_OLD_CGROUP", tmp_path / "memory")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "none")
     assert memory._left_in_groups() == left
     assert 0 <= memory.available_bytes() <= min([2**60, *left])
+
+
+def test_a_job_has_a_group_of_its_own(tmp_path, monkeypatch):
+    """As Slurm makes them: the limit is that of the step, or of the job above it."""
+    (tmp_path / "own").write_text("0::/slurm/job7/step0\n")
+    for path, most in (("slurm/job7", 2000), ("slurm/job7/step0", 5000)):
+        (tmp_path / path).mkdir(parents=True)
+        for name, content in (("max", most), ("current", 500), ("stat", "inactive_file 0")):
+            (tmp_path / path / f"memory.{name}").write_text(str(content))
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
+    assert sorted(memory._left_in_groups()) == [1500, 4500]
 
 
 def test_the_peak_grows():

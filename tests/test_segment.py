@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
 import genenet as gn
+from genenet import segment
 from genenet.averaging import MeanPredictor, as_votes
 from genenet.blocks import BlockPredictor, Slab
 from genenet.calibration import expected_calibration_error, fit_temperature
 from genenet.doubt import sharpened
 from genenet.ensemble import Ensemble
 from genenet.folder import partial_path
+from genenet.manifest import path_beside
 from genenet.network import save_network
 from genenet.normalization import Normalization
 from genenet.segment import segment_volume
@@ -387,7 +389,7 @@ def test_another_map_at_the_same_place_is_not_continued(tmp_path):
         )  # fmt: skip
     assert [json.loads(line)["block"] for line in notes.read_text().splitlines()[1:]] == [0, 1]
     notes.write_text("{")
-    with pytest.raises(gn.InputError, match=r"o\.part\.jsonl is damaged; --restart begins anew"):
+    with pytest.raises(gn.InputError, match=r"o\.part\.npy\.jsonl is damaged; --restart begins anew"):
         segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", **options)
     segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", restart=True, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.part.npy", "o.npy"]
@@ -590,6 +592,64 @@ def test_a_disk_that_fills_loses_nothing(suffix, tmp_path):
     segment_volume(mean, CLASSES, open_volume(volume), tmp_path / "w.npy", identity="a", max_voxels=2**14)
     box = tuple(slice(0, n) for n in volume.shape)
     np.testing.assert_array_equal(open_volume(tmp_path / f"o{suffix}").read(box), np.load(tmp_path / "w.npy"))
+
+
+@pytest.mark.parametrize("dies_at", ["levels", "publishing"])
+def test_a_kill_while_outputs_are_finished_costs_no_block(dies_at, tmp_path, monkeypatch):
+    mean, volume = MeanPredictor((predictor(),)), open_volume(image((4, 300, 300)), name="image")
+    options = {"identity": "a", "max_voxels": 2**15, "extras": {"entropy": tmp_path / "e.ome.zarr"}}
+    name, module = ("add_levels", segment) if dies_at == "levels" else ("publish", segment.place)
+    real, calls = getattr(module, name), []
+
+    def dies_at_the_second(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise Dies
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, dies_at_the_second)
+    with pytest.raises(Dies):
+        segment_volume(mean, CLASSES, volume, tmp_path / "o.ome.zarr", **options)
+    assert (tmp_path / "o.ome.zarr").exists() == (dies_at == "publishing")
+    summary = segment_volume(mean, CLASSES, volume, tmp_path / "o.ome.zarr", **options)
+    assert summary.n_blocks == 0 and summary.n_kept > 4 and len(calls) == 3, "what was finished is not done again"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.ome.zarr", "o.ome.zarr"]
+    assert open_volume(tmp_path / "e.ome.zarr" / "1").shape == (2, 150, 150)
+
+
+def test_a_map_that_another_program_writes_is_refused(tmp_path):
+    mean, volume = MeanPredictor((predictor(),)), open_volume(image(), name="image")
+    seen = []
+
+    def meanwhile(done, total):
+        if not seen:
+            seen.append(done)
+            with pytest.raises(gn.InputError, match=r"another program is writing .*e\.npy"):
+                segment_volume(mean, CLASSES, volume, tmp_path / "p.npy", identity="a", extras=extras)
+            with pytest.raises(gn.InputError, match=r"another program is writing .*e\.npy"):
+                segment_volume(mean, CLASSES, volume, tmp_path / "e.npy", identity="a")
+
+    extras = {"entropy": tmp_path / "e.npy"}
+    segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="a", extras=extras, progress=meanwhile)
+    assert seen and sorted(path.name for path in tmp_path.iterdir()) == ["e.npy", "o.npy"]
+
+
+def test_a_run_goes_on_by_the_engines_it_began_with(networks, tmp_path, monkeypatch):
+    ensemble, volume = Ensemble(tuple(networks)), np.zeros((6, 64, 64), np.uint8)
+    options = {"max_voxels": 2**12, "engine": "auto", "precision": "float32"}
+
+    def die(done, total):
+        raise Dies
+
+    with pytest.raises(Dies):
+        ensemble.segment(volume, tmp_path / "o.npy", progress=die, **options)
+    manifest = path_beside(tmp_path / "o.npy")
+    first, *rest = manifest.read_text().split("\n")
+    begun = json.loads(first)
+    begun["chosen"]["engines"] = ["keras/float32"] * 3
+    manifest.write_text("\n".join([json.dumps(begun), *rest]))
+    monkeypatch.setattr(Ensemble, "fastest", None)  # it must not be asked
+    assert ensemble.segment(volume, tmp_path / "o.npy", **options).engines == ("keras/float32",) * 3
 
 
 # -- memory ---

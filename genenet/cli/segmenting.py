@@ -139,7 +139,8 @@ def segment(
     asked["distances"] = distances
     extras = {name: path for name, path in asked.items() if path is not None}
     if dry_run:
-        _preview(members, volume, [output, *extras.values()], look, limits, overwrite=overwrite, as_json=as_json)
+        outputs, n_here = [output, *extras.values()], workers or 1 if cluster == "local" else 1
+        _preview(members, volume, outputs, look, limits, n_here, overwrite=overwrite, as_json=as_json)
         return
     site = {
         "partition": partition, "account": account, "time": time, "memory": mem, "cpus": cpus, "gpus": gpus
@@ -242,6 +243,7 @@ def _preview(
     outputs: list[Path],
     look: "Look",
     limits: Mapping[str, Any],
+    n_processes: int,
     *,
     overwrite: bool,
     as_json: bool,
@@ -254,7 +256,7 @@ def _preview(
     for output in outputs:
         place.check_free(output, overwrite=overwrite)
     geometry = members.geometry(look)
-    core = choose_block(geometry, volume, **limits)
+    core = choose_block(geometry, volume, **limits, n_processes=n_processes)
     rows = []
     for member, network in zip(geometry.members, members.members, strict=True):
         reach = member.reach(core)
@@ -295,7 +297,7 @@ def _slurm_jobs(path: Path | None, site: Mapping[str, Any], output: Path) -> dic
         "memory": profile.memory or "4GiB",
         "cores": 2,  # threads of a worker: one reads or writes while the networks work for the other
         "job_cpu": profile.cpus or 1,
-        "python": profile.python,
+        "python": f"{profile.container or ''} {profile.python}".strip(),
         "job_extra_directives": [*gres, *profile.options],
         "job_script_prologue": [*(f"module load {module}" for module in profile.modules), *profile.lines],
         "log_directory": str(output.absolute().parent / f"{output.name}.jobs"),

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,22 @@ logger = logging.getLogger("genenet")
 # Where copies of remote files are kept.
 CACHE_VARIABLE = "GENENET_CACHE"
 
+# What servers tell of a file that changes with its content.
+_TELLING = "size", "ETag", "LastModified", "Last-Modified", "Content-MD5", "mtime"
+
 # Libraries whose errors tell of a connection.
 LIBRARIES = ("aiohttp", "fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs")
 
 
 def is_remote(text: str) -> bool:
-    """Whether a source is a URL.
+    """Whether a source is a URL, also one that went through a path, which makes one slash of two.
 
-    >>> is_remote("https://example.org/cell.ome.zarr"), is_remote("C:/cell.tif")
-    (True, False)
+    >>> is_remote("https://example.org/cell.ome.zarr"), is_remote("s3:/bucket/cell.tif")
+    (True, True)
+    >>> is_remote("C:/cell.tif"), is_remote("cells.h5:/raw")
+    (False, False)
     """
-    return "://" in text
+    return "://" in text or re.match(r"[A-Za-z][A-Za-z0-9+-]+:/", text) is not None
 
 
 def split_zarr(url: str) -> tuple[str, str] | None:
@@ -70,9 +76,12 @@ def copy_here(url: str) -> Path:
     source = as_path(url)
     try:
         told = source.fs.info(source.path)
-        state = [url, *(str(told.get(key)) for key in ("size", "ETag", "LastModified", "mtime"))]
+        state = [
+            url,
+            *(str(told.get(key)) for key in ("size", "ETag", "LastModified", "Last-Modified", "Content-MD5", "mtime")),
+        ]
         digest = hashlib.blake2b(json.dumps(state).encode(), digest_size=8).hexdigest()
-        folder = os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"genenet-cache-{getpass.getuser()}"
+        folder = os.environ.get(CACHE_VARIABLE) or Path(tempfile.gettempdir()) / f"genenet-cache-{_user()}"
         copy = Path(folder) / digest / source.name
         if not copy.exists():
             logger.info("copying %s to %s", url, copy.parent)
@@ -83,6 +92,13 @@ def copy_here(url: str) -> Path:
             raise
         raise InputError(f"cannot read {url}: {_reason(error)}") from error
     return copy
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may not know who it is
+        return "nobody"
 
 
 def is_about_connection(error: BaseException | None) -> bool:
