@@ -4,6 +4,7 @@ Every block is labelled by itself (scipy); labels that touch over a border are j
 numbered anew. dask-image does the same, but holds the labels of the whole volume, or works them out twice.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -21,6 +22,7 @@ from genenet.classes import SegmentationClass, default_classes
 from genenet.errors import InputError
 from genenet.folder import remove, split_suffix, writing
 from genenet.formats import ome_zarr, place
+from genenet.manifest import held
 from genenet.pyramid import add_levels
 from genenet.tiling import Box, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume
@@ -105,7 +107,8 @@ def find_components(
         `y_first`, `x_first`, `z_last`, `y_last`, `x_last`; and `volume_um3`, where the size of voxels is known.
 
     Raises:
-        InputError: An output exists, the volume does not hold class values, or an unknown connectivity.
+        InputError: An output exists or another program is writing it, the volume does not hold class values, or an
+            unknown connectivity.
     """
     volume = segmentation if isinstance(segmentation, Volume) else open_volume(segmentation)
     if volume.n_channels != 1 or volume.dtype.kind not in "ui":
@@ -113,26 +116,26 @@ def find_components(
     if connectivity not in (1, 2, 3):
         raise InputError(f"`connectivity` is 1, 2 or 3, but got {connectivity}")
     targets = [str(output), *([] if cleaned is None else [str(cleaned)])]
-    for target in targets:
-        place.check_free(target, overwrite=overwrite)
-    shape = volume.shape
+    shape, size = volume.shape, volume.voxel_size_nm
     chunks = tuple(min(side, n) for side, n in zip(block, shape, strict=True))
     boxes = list(blocks(shape, chunks))
-    done = itertools.count(1)
+    done, n_looks = itertools.count(1), 2 * math.prod(shape)
 
     def tell() -> None:
         if progress is not None:
-            progress(int(next(done) * volume_size / (2 * len(boxes))), volume_size)
+            progress(int(next(done) * n_looks / (2 * len(boxes))), n_looks)
 
-    volume_size = 2 * math.prod(shape)
     rough_path = Path(split_suffix(place.target(output).path)[0] + ".rough.part.zarr")
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(held([place.target(target).path for target in targets]))
+        for target in targets:
+            place.check_free(target, overwrite=overwrite)
+        stack.callback(remove, rough_path)
         rough = create_volume(rough_path, shape, np.uint64, chunks=chunks, overwrite=True)
         pieces = _label_blocks(volume, boxes, rough, classes, connectivity, tell)
         labels = open_volume(rough_path)
         numbers, pieces = _join(labels, chunks, pieces, connectivity, min_voxels)
         dtype = np.uint32 if len(pieces.sizes) < 2**32 else np.uint64
-        size = volume.voxel_size_nm
         make = functools.partial(create_volume, voxel_size_nm=size, chunks=chunks, overwrite=True)
         writers = [make(place.partial_name(output), shape, dtype)]
         if cleaned is not None:
@@ -146,9 +149,8 @@ def find_components(
             where = place.target(place.partial_name(target))
             if where.format == "ome_zarr":
                 add_levels(where.path, labels=True)
+        for target in targets:
             place.publish(place.partial_name(target), target)
-    finally:
-        remove(rough_path)
     return _table(pieces, classes, size)
 
 

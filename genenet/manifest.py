@@ -3,9 +3,10 @@
 A line of JSON with the settings, then one for every block. One process at a time holds it.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -53,7 +54,7 @@ class Manifest:
         found = cls(path_beside(output), json.loads(json.dumps(settings)))
         try:
             for path in (output, *others):
-                found._take(path)
+                found._locks.append(_lock(path))
             if restart:
                 remove(found.path)
             found._read()
@@ -87,20 +88,7 @@ class Manifest:
     def release(self) -> None:
         """Let others go on; what is done stays."""
         while self._locks:
-            lock = self._locks.pop()
-            if os.name == "posix":  # who waits for a file that is gone by then takes another one
-                Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-
-    def _take(self, output: Path) -> None:
-        path = path_beside(output)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(f"{path}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise InputError(f"another program is writing {output}; wait for it, or choose another name") from None
-        self._locks.append(lock)
+            _let_go(self._locks.pop())
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
@@ -142,6 +130,36 @@ class Manifest:
 
     def _differs(self, name: str, theirs: dict[str, Any]) -> bool:
         return bool(theirs.get(name) != self.settings.get(name))
+
+
+@contextlib.contextmanager
+def held(outputs: Iterable[Path]) -> Iterator[None]:
+    """Keep other programs from writing some outputs meanwhile.
+
+    Raises:
+        InputError: One is writing them.
+    """
+    with contextlib.ExitStack() as stack:
+        for output in outputs:
+            stack.callback(_let_go, _lock(output))
+        yield
+
+
+def _lock(output: Path) -> filelock.BaseFileLock:
+    path = path_beside(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise InputError(f"another program is writing {output}; wait for it, or choose another name") from None
+    return lock
+
+
+def _let_go(lock: filelock.BaseFileLock) -> None:
+    if os.name == "posix":  # who waits for a file that is gone by then takes another one
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def path_beside(output: Path) -> Path:
