@@ -9,7 +9,7 @@ import numpy as np
 from genenet.blocks import Answer, BlockPredictor, Mean
 from genenet.cost import FLOAT_BYTES
 from genenet.dataset import Part
-from genenet.doubt import entropy, most_probable, sharpened
+from genenet.doubt import entropy, sharpened
 from genenet.label_table import UNLABELLED
 from genenet.metrics import Scores, contingency, scores
 from genenet.tiling import Box, Reach, blocks, choose_core, union
@@ -165,4 +165,4 @@ def predict_part(
 def count_box(part: Part, box: Box, answer: np.ndarray) -> np.ndarray:
     """Count label against most probable class in a block, `(classes, classes)`, rows labels."""
     labels = part.read_labels([side.start for side in box], [side.stop - side.start for side in box])
-    return contingency(labels, most_probable(answer), answer.shape[-1], ignore=UNLABELLED)
+    return contingency(labels, answer.argmax(-1).astype(np.uint8), answer.shape[-1], ignore=UNLABELLED)

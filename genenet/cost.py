@@ -110,7 +110,7 @@ def inference_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: i
     A layer's output lives until the last layer that reads it is done; skips live long. A convolution takes a copy of
     what it reads besides. Activations are applied where their input lies.
 
-    Held against measurements by `benchmarks.memory`.
+    A first guess: `benchmarks.memory inference` holds it against measurements.
     """
     names = list(plan.layers)
     read_last = {source: place for place, name in enumerate(names) for source in plan.layers[name].inputs}

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from genenet.blocks import BlockPredictor
 from genenet.errors import InputError
 from genenet.folder import writing
 from genenet.network import Network
+
+if TYPE_CHECKING:
+    import keras
 
 logger = logging.getLogger("genenet")
 
@@ -81,28 +84,28 @@ def open_predictor(network: Network, engine: str = "keras", precision: str = "au
         return network.predictor(precision)
     if missing(engine):
         raise InputError(f"the engine {engine} needs {missing(engine)[0]}: pip install {' '.join(PACKAGES[engine])}")
-    predictor = network.predictor("float32")
     if precision == "int8" and engine == "openvino":
         path = network.folder / "engines" / FILES["int8"]
         if not path.exists():
             raise InputError(f"{network.folder} was not calibrated for int8; segment a volume with --precision int8")
         run, used = _openvino(path, "int8")
-        return dataclasses.replace(predictor, model=None, run=run, engine=(engine, used))
-    with _written(network, predictor, engine) as path:
-        run, used = _openvino(path, precision) if engine == "openvino" else _onnx(path, precision)
-    return dataclasses.replace(predictor, model=None, run=run, engine=(engine, used))
+    else:
+        with _written(network, engine) as path:
+            run, used = _openvino(path, precision) if engine == "openvino" else _onnx(path, precision)
+    return dataclasses.replace(network.geometry(), run=run, engine=(engine, used))
 
 
 @contextlib.contextmanager
-def _written(network: Network, predictor: BlockPredictor, engine: str) -> Iterator[Path]:
+def _written(network: Network, engine: str) -> Iterator[Path]:
     """What an engine reads, for windows of any size: made once, and kept in the network's folder where that may be."""
-    import keras
-
     suffix = FILES[engine]
     path = network.folder / "engines" / suffix
     if path.exists():
         yield path
         return
+    model = network.load("float32")
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"what {engine} reads is made by Keras on TensorFlow; segment once with KERAS_BACKEND=tensorflow"
@@ -113,14 +116,13 @@ def _written(network: Network, predictor: BlockPredictor, engine: str) -> Iterat
         with writing(path.parent if engine == "openvino" else path) as beside:
             if engine == "openvino":
                 beside.mkdir()
-            _write(predictor, engine, beside)
+            _write(model, engine, beside)
         yield path
 
 
-def _write(predictor: BlockPredictor, engine: str, beside: Path) -> None:
+def _write(model: "keras.Model", engine: str, beside: Path) -> None:
     import keras
 
-    model: keras.Model = predictor.model  # type: ignore[assignment]
     shape = (None, *model.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
     if engine == "onnx":
@@ -205,7 +207,7 @@ def calibrate(network: Network, windows: Sequence[np.ndarray]) -> None:
         import nncf
 
         nncf.set_log_level(logging.ERROR)
-        with _written(network, network.predictor("float32"), "openvino") as source:
+        with _written(network, "openvino") as source:
             model = openvino.Core().read_model(str(source))
             whole = nncf.quantize(model, nncf.Dataset(list(windows)), subset_size=len(windows))
     with writing(path.parent) as beside:
@@ -227,7 +229,7 @@ def fastest(
     Args:
         network: Which.
         precisions: That are allowed.
-        images: A block as `BlockPredictor.fit(core)` reads it, unnormalised `(z, y, x, channels)`.
+        images: A block as `BlockPredictor.reach(core)` says, unnormalised `(z, y, x, channels)`.
         core: What is wanted of it.
 
     Returns:
@@ -237,7 +239,7 @@ def fastest(
     batch, reach = network.normalization(images), reference.reach(core)
     expected = reference.predict(batch, reach).probabilities.argmax(-1)
     tried: list[Trial] = []
-    best: tuple[bool, float, BlockPredictor] | None = None
+    best: tuple[Trial, BlockPredictor] | None = None
     for engine in ENGINES[1:]:
         if missing(engine):
             logger.info("the engine %s is not installed: pip install %s", engine, " ".join(PACKAGES[engine]))
@@ -255,14 +257,17 @@ def fastest(
                 spent.append(time.perf_counter() - started)
             trial = Trial(engine, precision, float(np.median(spent)), float((labels == expected).mean()))
             tried.append(trial)
-            rank = trial.agreement < AGREEMENT, trial.seconds
-            if best is None or rank < best[:2]:  # the others are let go of: together they take much memory
-                best = *rank, predictor
+            if best is None or _rank(trial) < _rank(best[0]):  # others are let go of: together they take much memory
+                best = trial, predictor
     if best is None:
         raise InputError(f"no engine here computes networks in {' or '.join(precisions)}")
-    predictor = best[2]
-    trial = next(trial for trial in tried if trial.seconds == best[1])
+    trial, predictor = best
     share = 100 * trial.agreement
     said = "%s runs by %s in %s: %.2f s per block; %.2f %% of the voxels get the class that Keras gives in float32"
     logger.info(said, network.folder, trial.engine, trial.precision, trial.seconds, share)
     return predictor, sorted(tried, key=lambda trial: trial.seconds)
+
+
+def _rank(trial: Trial) -> tuple[bool, float]:
+    """The least is best: those that agree, then the fastest."""
+    return trial.agreement < AGREEMENT, trial.seconds

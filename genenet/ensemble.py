@@ -304,9 +304,11 @@ class Ensemble:
                 self.calibrate(volume)
             if not engines and engine == "auto":
                 found = self.fastest(precision, volume, core, look)
-                engines = [member.engine for member in found.members]
+            elif not engines and cluster is None:
+                found = self.predictor_by([(engine, precision)] * len(self.members), look)
             elif not engines:
                 engines = [open_predictor(self.members[0], engine, precision).engine] * len(self.members)
+            engines = [member.engine for member in found.members] if found else engines
             absolute = dataclasses.replace(self, members=tuple(member.absolute() for member in self.members))
             load = functools.partial(absolute.predictor_by, engines, look)
             if cluster is None:

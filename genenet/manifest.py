@@ -105,11 +105,10 @@ class Manifest:
                 self._remember(json.loads(line))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.path} is damaged; --restart begins anew") from None
-        differing = sorted(name for name in theirs.keys() | self.settings.keys() if self._differs(name, theirs))
+        ours = self.settings
+        differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         if differing:
-            pairs = "; ".join(
-                f"{name} {_said(theirs.get(name))}, now {_said(self.settings.get(name))}" for name in differing
-            )
+            pairs = "; ".join(f"{name} {_said(theirs.get(name))}, now {_said(ours.get(name))}" for name in differing)
             raise InputError(
                 f"an unfinished segmentation is there, begun with other settings ({pairs}); "
                 "use the same to go on, or --restart to begin anew"
@@ -127,9 +126,6 @@ class Manifest:
     def _count(self, block: int, counts: list[int]) -> None:
         self.done.add(block)
         self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)] if self.counts else list(counts)
-
-    def _differs(self, name: str, theirs: dict[str, Any]) -> bool:
-        return bool(theirs.get(name) != self.settings.get(name))
 
 
 @contextlib.contextmanager

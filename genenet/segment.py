@@ -166,7 +166,7 @@ def segment_volume(
         networks, load = prepare(manifest.chosen, core) if prepare else (predictor, lambda: predictor)
         engines = ["/".join(member.engine) for member in networks.members]
         manifest.begin({"block": core, "engines": engines})
-        writers = _open_writers(left, targets, maps, volume, core, ome_version, fresh=not manifest.done)
+        writers = _open_writers(left, maps, volume, core, ome_version, fresh=not manifest.done)
         partial = tuple(map(place.partial_name, targets))
         work = Work(load if run else lambda: networks, volume, maps, partial, core)
         started, todo, n_kept = time.monotonic(), _missing(volume, core, manifest), len(manifest.done)
@@ -292,7 +292,6 @@ def _spread(mean: np.ndarray, std: np.ndarray) -> str:
 
 
 def _open_writers(
-    left: Sequence[str],
     targets: Sequence[str],
     maps: Sequence[Map],
     volume: Volume,
@@ -306,7 +305,7 @@ def _open_writers(
     Blocks are whole chunks, so that no two share a file; where these would be very many, a block is one file.
     """
     if not fresh:
-        return [reopen_volume(place.partial_name(target)) for target in left]
+        return [reopen_volume(place.partial_name(target)) for target in targets]
     shape = volume.shape[:3]
     chunks = tuple(chunk_side(side, most) for side, most in zip(core, CHUNK, strict=True))
     is_large = n_blocks(shape, chunks) > MOST_FILES

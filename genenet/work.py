@@ -14,7 +14,6 @@ import numpy as np
 
 from genenet.averaging import MeanPredictor
 from genenet.blocks import Answer
-from genenet.doubt import most_probable
 from genenet.maps import Map
 from genenet.memory import peak_bytes
 from genenet.normalization import with_channels
@@ -108,7 +107,7 @@ class Worker:
 
     def write(self, box: Box, answer: Answer) -> tuple[list[int], int]:
         """Bring a block to the disk; gives voxels per class, and bytes."""
-        labels = most_probable(answer.probabilities)
+        labels = answer.probabilities.argmax(-1)
         n_bytes, (z, y, x) = 0, box
         for entry, writer in zip(self.work.maps, self.writers, strict=True):
             values = entry.block(answer, labels)
