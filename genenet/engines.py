@@ -1,4 +1,4 @@
-"""Programs that run a network on a batch of windows: Keras, OpenVINO, ONNX Runtime; and which is fastest here.
+"""Programs that run a network on a batch of windows: Keras, OpenVINO, ONNX Runtime.
 
 An engine is a function from normalised windows, float32 `(batch, *space, channels)`, to what the network gives, one
 array per output. What OpenVINO and ONNX Runtime read is written once, beside the network, and used again.
@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +25,6 @@ from genenet.network import Network
 if TYPE_CHECKING:
     import keras
 
-logger = logging.getLogger("genenet")
-
-# The share of voxels that must get the same class as by Keras in float32.
-AGREEMENT = 0.999
-N_ROUNDS = 3
-
 ENGINES = ("auto", "keras", "openvino", "onnx")
 PACKAGES = {"openvino": ("openvino",), "onnx": ("onnx", "tf2onnx", "onnxruntime")}
 
@@ -43,22 +36,6 @@ N_CALIBRATION = 16
 
 # Which ONNX Runtime providers may be asked for; only the CPU's was seen at work.
 PROVIDERS_VARIABLE = "GENENET_ONNX_PROVIDERS"
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """How an engine did on a block.
-
-    Attributes:
-        engine, precision: Which.
-        seconds: For the block, the median of some rounds.
-        agreement: The share of voxels that get the same class as by Keras in float32.
-    """
-
-    engine: str
-    precision: str
-    seconds: float
-    agreement: float
 
 
 def missing(engine: str) -> list[str]:
@@ -159,8 +136,8 @@ def _openvino(path: Path, precision: str) -> tuple[Run, str]:
         if batch.shape not in compiled:
             model.reshape(list(batch.shape))
             hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": names[precision], "PERFORMANCE_HINT": "LATENCY"}
-            if _n_threads():
-                hints["INFERENCE_NUM_THREADS"] = _n_threads()
+            if n_threads():
+                hints["INFERENCE_NUM_THREADS"] = n_threads()
             compiled[batch.shape] = core.compile_model(model, "CPU", hints)
         found = compiled[batch.shape](batch)
         return [np.asarray(found[number]) for number in range(len(found))]
@@ -176,7 +153,7 @@ def _onnx(path: Path, precision: str) -> tuple[Run, str]:
         raise InputError(f"ONNX Runtime computes networks in float32 here, but {precision} is asked for")
     providers = os.environ.get(PROVIDERS_VARIABLE, "CPUExecutionProvider").split(",")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _n_threads()
+    options.intra_op_num_threads = n_threads()
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     name = session.get_inputs()[0].name
     return lambda batch: [np.asarray(found) for found in session.run(None, {name: batch})], "float32"
@@ -215,59 +192,7 @@ def calibrate(network: Network, windows: Sequence[np.ndarray]) -> None:
         openvino.save_model(whole, str(beside / path.name), compress_to_fp16=False)
 
 
-def _n_threads() -> int:
+def n_threads() -> int:
     """As OMP_NUM_THREADS says, by which local workers are given their share; 0 for as many as there are cores."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdecimal() else 0
-
-
-def fastest(
-    network: Network, precisions: Sequence[str], images: np.ndarray, core: tuple[int, ...]
-) -> tuple[BlockPredictor, list[Trial]]:
-    """The engine that runs a block in the least time, of those that agree with Keras in float32.
-
-    Args:
-        network: Which.
-        precisions: That are allowed.
-        images: A block as `BlockPredictor.reach(core)` says, unnormalised `(z, y, x, channels)`.
-        core: What is wanted of it.
-
-    Returns:
-        The network on that engine, and how all did, the fastest first.
-    """
-    reference = network.predictor("float32")
-    batch, reach = network.normalization(images), reference.reach(core)
-    expected = reference.predict(batch, reach).probabilities.argmax(-1)
-    tried: list[Trial] = []
-    best: tuple[Trial, BlockPredictor] | None = None
-    for engine in ENGINES[1:]:
-        if missing(engine):
-            logger.info("the engine %s is not installed: pip install %s", engine, " ".join(PACKAGES[engine]))
-            continue
-        for precision in precisions:
-            try:
-                predictor = open_predictor(network, engine, precision)
-            except InputError:  # this precision is not to be had here
-                continue
-            labels = predictor.predict(batch, reach).probabilities.argmax(-1)
-            spent = []
-            for _ in range(N_ROUNDS):
-                started = time.perf_counter()
-                predictor.predict(batch, reach)
-                spent.append(time.perf_counter() - started)
-            trial = Trial(engine, precision, float(np.median(spent)), float((labels == expected).mean()))
-            tried.append(trial)
-            if best is None or _rank(trial) < _rank(best[0]):  # others are let go of: together they take much memory
-                best = trial, predictor
-    if best is None:
-        raise InputError(f"no engine here computes networks in {' or '.join(precisions)}")
-    trial, predictor = best
-    share = 100 * trial.agreement
-    said = "%s runs by %s in %s: %.2f s per block; %.2f %% of the voxels get the class that Keras gives in float32"
-    logger.info(said, network.folder, trial.engine, trial.precision, trial.seconds, share)
-    return predictor, sorted(tried, key=lambda trial: trial.seconds)
-
-
-def _rank(trial: Trial) -> tuple[bool, float]:
-    """The least is best: those that agree, then the fastest."""
-    return trial.agreement < AGREEMENT, trial.seconds

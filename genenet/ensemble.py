@@ -133,7 +133,7 @@ class Ensemble:
             look: How members look at the volume.
         """
         from genenet.device import find_device
-        from genenet.engines import fastest
+        from genenet.fastest import fastest
 
         tried = ["float32", *(["bfloat16"] if find_device().fast_bfloat16 else [])]
         chosen = []
@@ -143,8 +143,8 @@ class Ensemble:
             reach = alone.reach(side)
             middle = zip(volume.shape[:3], side, strict=True)
             start = [max((n - width) // 2 // width * width, 0) for n, width in middle]
-            images = alone.read(lambda at, n: with_channels(volume.read_mirrored(at, n)), start, reach)
-            chosen.append(fastest(member, tried if precision == "auto" else [precision], images, side)[0])
+            pick = functools.partial(alone.read, lambda at, n: with_channels(volume.read_mirrored(at, n)), start, reach)
+            chosen.append(fastest(member, tried if precision == "auto" else [precision], pick, side)[0])
         return self._combine(chosen, look)
 
     def calibrate(self, volume: "Volume") -> None:
@@ -327,7 +327,12 @@ class Ensemble:
             run=run,
             prepare=prepare,
             block=choose_block(here, volume, max_voxels, memory_bytes, n_here),
-            settings={"engine": engine, "precision": precision, **dataclasses.asdict(look)},
+            settings={
+                "engine": engine,
+                "precision": precision,
+                "blueprints": [member.blueprint_hash for member in self.members],
+                **dataclasses.asdict(look),
+            },
             **options,
         )
 

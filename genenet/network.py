@@ -1,6 +1,8 @@
 """A trained network as a folder: the Keras file and all that is needed to use it on an image."""
 
 import dataclasses
+import hashlib
+import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +96,12 @@ class Network:
     def absolute(self) -> "Network":
         """The same, for a process that works in another folder."""
         return dataclasses.replace(self, folder=self.folder.absolute())
+
+    @property
+    def blueprint_hash(self) -> str:
+        """What tells its blueprint from others; weights do not count."""
+        text = json.dumps(self.blueprint.to_dict(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def geometry(self) -> "BlockPredictor":
         """What `predictor` gives, without the model: it knows what it would read, and what memory it would take."""

@@ -185,6 +185,8 @@ def segment_volume(
             writer.close()
         for target, entry in zip(targets, maps, strict=True):
             where = place.target(place.partial_name(target))
+            if where.format == "ome_zarr" and where.path.exists():
+                ome_zarr.write_note(where.path, made_by)
             if pyramid and where.format == "ome_zarr" and target in left and ("levels", target) not in manifest.notes:
                 add_levels(where.path, labels=bool(entry.classes))
                 manifest.note("levels", target)

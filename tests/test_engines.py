@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import genenet as gn
-from genenet import engines
+from genenet import engines, fastest
 from genenet.ensemble import Ensemble
 from genenet.network import save_network
 from genenet.normalization import Normalization
@@ -62,10 +62,28 @@ def test_the_fastest_engine_that_agrees_is_taken(tmp_path, caplog):
     alone = members.members[0]
     fit = alone.predictor("float32").reach(core)
     block = np.random.default_rng(1).integers(0, 255, (*fit.input, 1)).astype(np.uint8)
-    _, tried = engines.fastest(alone, ["float32"], block, core)
+    _, tried = fastest.fastest(alone, ["float32"], lambda: block, core)
     assert [trial.seconds for trial in tried] == sorted(trial.seconds for trial in tried)
     assert {trial.engine for trial in tried} == {"keras", *(e for e in ("openvino", "onnx") if not engines.missing(e))}
     assert all(trial.agreement > 0.999 for trial in tried)
+
+
+def test_what_was_measured_is_kept_for_such_a_machine_and_block(tmp_path, caplog, monkeypatch):
+    made, core = network(tmp_path, "2d"), (1, 32, 32)
+    block = np.random.default_rng(1).integers(0, 255, (*made.geometry().reach(core).input, 1)).astype(np.uint8)
+    first, tried = fastest.fastest(made, ["float32"], lambda: block, core)
+    caplog.set_level("INFO", "genenet")
+    again, kept = fastest.fastest(made, ["float32"], lambda: pytest.fail("measured again"), core)
+    assert (again.engine, kept) == (first.engine, tried) and "as measured on 20" in caplog.text
+    with pytest.raises(ZeroDivisionError):
+        fastest.fastest(made, ["float32"], lambda: np.zeros(1 // 0), (1, 16, 32))
+    with monkeypatch.context() as elsewhere, pytest.raises(ZeroDivisionError):
+        elsewhere.setattr(fastest, "cpu_name", lambda: "another")
+        fastest.fastest(made, ["float32"], lambda: np.zeros(1 // 0), core)
+    path = made.folder / fastest.MEASURED
+    path.write_text("[{}]")
+    with pytest.raises(gn.InputError, match="measured.json is damaged; delete it, and the engines are measured again"):
+        fastest.fastest(made, ["float32"], lambda: block, core)
 
 
 def test_engines_that_cannot_be_are_named(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from genenet.cli import data, demo, doctor, exporting, networks, pruning, searching, segmenting, tree
+from genenet.cli import correcting, data, demo, doctor, exporting, networks, pruning, searching, segmenting, tree
 from genenet.cli.output import complain, log_to_stderr
 from genenet.errors import InputError, TrainingError
 
@@ -31,6 +31,7 @@ tree.register(app)
 app.add_typer(searching.app, name="search")
 networks.register(app)
 segmenting.register(app)
+correcting.register(app)
 pruning.register(app)
 exporting.register(app)
 doctor.register(app)

@@ -26,6 +26,9 @@ from genenet.formats.stored import (
 VERSION = "0.5"
 VERSIONS = "0.4", VERSION
 
+# The key under which our own notes stand, beside the standard's.
+NOTE = "genenet"
+
 
 def open_stored(root: Path, inner: str, name: str) -> Stored:
     """Look at an array, or at the finest level of an image or of a label group.
@@ -108,6 +111,23 @@ def read_classes(root: Path, inner: str) -> tuple[SegmentationClass, ...]:
             for value, name in names.items()
         )
     return ()
+
+
+def write_note(root: Path, note: Mapping[str, Any]) -> None:
+    """Keep plain data of our own beside the standard's metadata: how an image was made."""
+    import zarr
+
+    zarr.open_group(root, mode="r+").attrs[NOTE] = dict(note)
+
+
+def read_note(root: Path, inner: str) -> dict[str, Any]:
+    """What `write_note` kept; empty if there is none."""
+    import zarr
+
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        found: Any = zarr.open_group(_store(root, inner), mode="r").attrs.asdict().get(NOTE)
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def reopen(root: Path, inner: str, name: str) -> Target:

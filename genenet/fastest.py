@@ -1,0 +1,149 @@
+"""Which engine runs a network fastest here: measured on a block, and kept beside the network."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genenet.blocks import BlockPredictor
+from genenet.device import cpu_name, find_device
+from genenet.engines import ENGINES, PACKAGES, missing, n_threads, open_predictor
+from genenet.errors import InputError
+from genenet.folder import read_json, write_json
+from genenet.network import Network
+
+logger = logging.getLogger("genenet")
+
+# The share of voxels that must get the same class as by Keras in float32.
+AGREEMENT = 0.999
+N_ROUNDS = 3
+
+# In the network's folder: what was measured, by machine, block, and versions of the engines.
+MEASURED = "engines/measured.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """How an engine did on a block.
+
+    Attributes:
+        engine, precision: Which.
+        seconds: For the block, the median of some rounds.
+        agreement: The share of voxels that get the same class as by Keras in float32.
+    """
+
+    engine: str
+    precision: str
+    seconds: float
+    agreement: float
+
+
+def fastest(
+    network: Network, precisions: Sequence[str], read: Callable[[], np.ndarray], core: tuple[int, ...]
+) -> tuple[BlockPredictor, list[Trial]]:
+    """The engine that runs a block in the least time, of those that agree with Keras in float32.
+
+    What was measured is kept in the network's folder, if that may be written to, and taken again on such a machine for
+    such a block.
+
+    Args:
+        network: Which.
+        precisions: That are allowed.
+        read: Gives a block as `BlockPredictor.reach(core)` says, unnormalised `(z, y, x, channels)`.
+        core: What is wanted of it.
+
+    Returns:
+        The network on that engine, and how all did, the fastest first.
+
+    Raises:
+        InputError: No engine here computes in any of the precisions.
+    """
+    path, where = network.folder / MEASURED, _where(precisions, core)
+    kept = _kept(path)
+    for entry in kept:
+        if entry["where"] == where:
+            tried = [Trial(**trial) for trial in entry["tried"]]
+            best = min(tried, key=_rank)
+            _say(network, best, f", as measured on {entry['date']}; to measure again, delete {path}")
+            return open_predictor(network, best.engine, best.precision), tried
+    predictor, tried = _measure(network, precisions, read(), core)
+    _say(network, min(tried, key=_rank), "")
+    if os.access(network.folder, os.W_OK):
+        date, rows = datetime.date.today().isoformat(), [dataclasses.asdict(trial) for trial in tried]
+        write_json(path, [*kept, {"date": date, "where": where, "tried": rows}])
+    return predictor, tried
+
+
+def _measure(
+    network: Network, precisions: Sequence[str], images: np.ndarray, core: tuple[int, ...]
+) -> tuple[BlockPredictor, list[Trial]]:
+    reference = network.predictor("float32")
+    batch, reach = network.normalization(images), reference.reach(core)
+    expected = reference.predict(batch, reach).probabilities.argmax(-1)
+    tried: list[Trial] = []
+    best: tuple[Trial, BlockPredictor] | None = None
+    for engine in ENGINES[1:]:
+        if missing(engine):
+            logger.info("the engine %s is not installed: pip install %s", engine, " ".join(PACKAGES[engine]))
+            continue
+        for precision in precisions:
+            try:
+                predictor = open_predictor(network, engine, precision)
+            except InputError:  # this precision is not to be had here
+                continue
+            labels = predictor.predict(batch, reach).probabilities.argmax(-1)
+            spent = []
+            for _ in range(N_ROUNDS):
+                started = time.perf_counter()
+                predictor.predict(batch, reach)
+                spent.append(time.perf_counter() - started)
+            trial = Trial(engine, precision, float(np.median(spent)), float((labels == expected).mean()))
+            tried.append(trial)
+            if best is None or _rank(trial) < _rank(best[0]):  # others are let go of: together they take much memory
+                best = trial, predictor
+    if best is None:
+        raise InputError(f"no engine here computes networks in {' or '.join(precisions)}")
+    return best[1], sorted(tried, key=lambda trial: trial.seconds)
+
+
+def _rank(trial: Trial) -> tuple[bool, float]:
+    """The least is best: those that agree, then the fastest."""
+    return trial.agreement < AGREEMENT, trial.seconds
+
+
+def _say(network: Network, trial: Trial, more: str) -> None:
+    share = 100 * trial.agreement
+    said = "%s runs by %s in %s: %.2f s per block; %.2f %% of the voxels get the class that Keras gives in float32%s"
+    logger.info(said, network.folder, trial.engine, trial.precision, trial.seconds, share, more)
+
+
+def _where(precisions: Sequence[str], core: tuple[int, ...]) -> dict[str, Any]:
+    """On what the choice depends."""
+    engines = [name for engine in ENGINES[1:] if not missing(engine) for name in PACKAGES.get(engine, ("keras",))]
+    device = find_device()
+    return {
+        "device": device.name,
+        "processor": f"{platform.machine()} {cpu_name()}",
+        "threads": n_threads(),
+        "backend": device.backend,
+        "versions": {name: importlib.metadata.version(name) for name in engines},
+        "precisions": list(precisions),
+        "core": list(core),
+    }
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    entries = read_json(path)
+    if not all({"where", "tried", "date"} <= set(entry) for entry in entries):
+        raise InputError(f"{path} is damaged; delete it, and the engines are measured again")
+    return list(entries)

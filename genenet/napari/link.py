@@ -1,0 +1,208 @@
+"""Ties a session to a napari viewer: what is painted, looked at and left goes into the ledger."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.layers import Image, Labels
+from napari.utils.colormaps import DirectLabelColormap
+from napari.viewer import Viewer
+
+from genenet.classes import SegmentationClass
+from genenet.corrections.overlay import Overlay
+from genenet.corrections.regions import Regions
+from genenet.corrections.replay import Replay
+from genenet.corrections.session import Session
+from genenet.formats.boxes import Box
+from genenet.volume import Volume, open_volume
+
+# Contrast runs between these percentiles of the middle slice.
+PERCENTILES = 0.5, 99.5
+
+
+class Link:
+    """A session in a viewer.
+
+    Attributes:
+        viewer, session: What is tied.
+        labels: The layer that is edited.
+        regions: Where it is doubtful, once known.
+        region: The place of the region that is looked at, or None.
+    """
+
+    def __init__(self, viewer: Viewer, session: Session) -> None:
+        self.viewer, self.session = viewer, session
+        self.regions: Regions | None = None
+        self.region: tuple[int, int, int] | None = None
+        self.watchers: list[Callable[[], None]] = []
+        corrections = session.corrections
+        scale = None
+        if corrections.image is not None:
+            scale = self._show_image(open_volume(corrections.image))
+        self.labels = Labels(
+            session.labels,
+            name="by hand" if session.mode == "manual" else "labels",
+            scale=scale,
+            colormap=colormap(corrections.classes),
+            opacity=0.5,
+        )
+        viewer.add_layer(self.labels)
+        viewer.layers.selection.active = self.labels
+        if corrections.classes:
+            self.labels.selected_label = corrections.classes[-1].value
+        # Undoing writes into the labels without an event of its own.
+        self.labels.undo = functools.partial(self._undone, self.labels.undo, "undo")  # type: ignore[method-assign]
+        self.labels.redo = functools.partial(self._undone, self.labels.redo, "redo")  # type: ignore[method-assign]
+        self.labels.events.paint.connect(self._painted)
+        viewer.dims.events.current_step.connect(self._moved_on)
+        viewer.camera.events.connect(self._moved)
+        viewer.mouse_move_callbacks.append(self._moved)
+        self._moved_on()
+
+    def keep(self) -> None:
+        """Put what was painted so far into the ledger; to be called about once a second."""
+        if self.session.keep():
+            self.tell()
+
+    def tell(self) -> None:
+        """Let those who watch know that something is other than before."""
+        for watcher in self.watchers:
+            watcher()
+
+    def go_to(self, box: Box) -> None:
+        """Show the middle of a box, as large as the window allows."""
+        scale = np.asarray(self.labels.scale)
+        middle = [(side.start + side.stop - 1) / 2 for side in box]
+        self.viewer.dims.set_point(0, int(middle[0]) * scale[0])
+        self.viewer.camera.center = tuple(np.array(middle) * scale)
+        height, width = (n * s for n, s in zip([side.stop - side.start for side in box[1:]], scale[1:], strict=True))
+        canvas = getattr(self.viewer.window, "_qt_viewer", None)
+        size = canvas.canvas.size if canvas is not None else (600, 800)
+        self.viewer.camera.zoom = 0.8 * min(size[0] / height, size[1] / width)
+
+    def next_region(self) -> Box | None:
+        """Go to the region that is worth most and not done; None if there is none."""
+        if self.regions is None:
+            return None
+        self.region = self.regions.next()
+        if self.region is None:
+            return None
+        box = self.regions.box(self.region)
+        self.go_to(box)
+        self._frame(box)
+        self.tell()
+        return box
+
+    def finish_region(self) -> None:
+        """The region that is looked at is as it should be."""
+        if self.regions is None or self.region is None:
+            return
+        box = self.regions.box(self.region)
+        self.regions.finish(box)
+        self.session.mark(done=True, box=[(side.start, side.stop) for side in box])
+        self.region = None
+        self.tell()
+
+    def finish_slice(self, *, done: bool) -> None:
+        """The current slice is as it should be, or not after all."""
+        self.session.mark(done=done)
+        if self.regions is not None:
+            z, (_, height, width) = self.session.slice, self.session.labels.shape
+            self.regions.finish((slice(z, z + 1), slice(0, height), slice(0, width)), done=done)
+        self.tell()
+
+    def take_regions(self, regions: Regions) -> None:
+        """Know where it is doubtful; what was done before is done."""
+        self.regions = regions
+        corrections = self.session.corrections
+        for event in corrections.events(self.session.person, self.session.mode):
+            if event.kind in ("done", "undone"):
+                bounds = event.fields.get("box")
+                if bounds is None:
+                    number = int(event.fields["slice"])
+                    bounds = ((number, number + 1), (0, regions.shape[1]), (0, regions.shape[2]))
+                z, y, x = (slice(int(a), int(b)) for a, b in bounds)
+                regions.finish((z, y, x), done=event.kind == "done")
+        self.tell()
+
+    def close(self) -> None:
+        """End the session; the viewer may stay."""
+        self.viewer.dims.events.current_step.disconnect(self._moved_on)
+        self.viewer.camera.events.disconnect(self._moved)
+        self.labels.events.paint.disconnect(self._painted)
+        if self._moved in self.viewer.mouse_move_callbacks:
+            self.viewer.mouse_move_callbacks.remove(self._moved)
+        self.session.close()
+
+    def _show_image(self, volume: Volume) -> tuple[float, ...] | None:
+        scale = None if volume.voxel_size_nm is None else tuple(volume.voxel_size_nm)
+        for channel in range(volume.n_channels):
+            name = "image" if volume.n_channels == 1 else f"image {channel + 1}"
+            pixels = lazily(volume, channel)
+            middle = pixels[volume.shape[0] // 2]
+            low, high = (float(v) for v in np.percentile(middle, PERCENTILES))
+            self.viewer.add_layer(
+                Image(pixels, name=name, scale=scale, contrast_limits=(low, max(high, low + 1e-6)), multiscale=False,
+                      blending="translucent" if channel == 0 else "additive")
+            )  # fmt: skip
+        return scale
+
+    def _frame(self, box: Box) -> None:
+        """Draw a line around a region, on its slice."""
+        z = (box[0].start + box[0].stop - 1) // 2
+        (top, bottom), (left, right) = ((side.start - 0.5, side.stop - 0.5) for side in box[1:])
+        corners = np.array([[z, top, left], [z, top, right], [z, bottom, right], [z, bottom, left]])
+        if "region" in self.viewer.layers:
+            self.viewer.layers["region"].data = [corners]
+            return
+        active = self.viewer.layers.selection.active
+        shapes = self.viewer.add_shapes(
+            [corners], shape_type="rectangle", name="region", scale=self.labels.scale, edge_color="#f0e442",
+            face_color="transparent", edge_width=1,
+        )  # fmt: skip
+        shapes.editable = False
+        self.viewer.layers.selection.active = active
+
+    def _painted(self, _event: Any) -> None:
+        self.keep()
+
+    def _undone(self, function: Callable[[], None], kind: str) -> None:
+        self.session.keep()
+        function()
+        if self.session.keep(kind):
+            self.tell()
+
+    def _moved_on(self, _event: Any = None) -> None:
+        number = int(round(self.viewer.dims.current_step[0]))
+        if number != self.session.slice:
+            self.session.go_to(number)
+            self.tell()
+
+    def _moved(self, *_: Any) -> None:
+        self.session.moved()
+
+
+def lazily(volume: Volume, channel: int) -> Overlay:
+    """A channel of an image, read as it is looked at."""
+    return Overlay(Replay(_Channel(volume, channel), volume.shape[:3], volume.dtype))  # type: ignore[arg-type]
+
+
+class _Channel:
+    """A channel of a volume, to be read by boxes."""
+
+    def __init__(self, volume: Volume, channel: int) -> None:
+        self._volume, self._channel = volume, channel
+
+    def read(self, box: Box) -> np.ndarray:
+        found = self._volume.read(box)
+        return found[..., self._channel] if found.ndim == 4 else found
+
+
+def colormap(classes: tuple[SegmentationClass, ...]) -> DirectLabelColormap:
+    """Colours of labels as the class table has them; 0 and nothing are clear."""
+    colors: dict[int | None, Any] = {None: (0.5, 0.5, 0.5, 1.0), 0: (0.0, 0.0, 0.0, 0.0)}
+    for entry in classes:
+        if entry.value != 0:
+            colors[entry.value] = (*(channel / 255 for channel in entry.rgb), 1.0)
+    return DirectLabelColormap(color_dict=colors)
