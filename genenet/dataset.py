@@ -44,10 +44,14 @@ class ClassEntry(_Strict):
 
 
 class PartEntry(_Strict):
-    """A slab (`z`), a box (`z`, `y`, `x`) or a file of its own (`image`, `labels`)."""
+    """A slab (`z`), a box (`z`, `y`, `x`) or a file of its own (`image`, `labels`).
+
+    `weights` names a volume of 8-bit whole numbers: a voxel counts so many times in the loss, where it is above 1.
+    """
 
     image: str | None = None
     labels: str | None = None
+    weights: str | None = None
     z: Range | None = None
     y: Range | None = None
     x: Range | None = None
@@ -93,12 +97,14 @@ class Part:
         labels: The whole label volume, `(z, y, x)`, the file's own values.
         box: What belongs to this part, one slice per axis, in voxels.
         table: Which label value means which class.
+        weights: How many times voxels count in the loss, `(z, y, x)` uint8, 0 as 1; all once if None.
     """
 
     image: Volume
     labels: Volume
     box: tuple[slice, slice, slice]
     table: LabelTable
+    weights: Volume | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -123,16 +129,28 @@ class Part:
     def read_labels(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Read class indices, `shape`, uint8; voxels outside the box are UNLABELLED."""
         return self._read_box(
-            start, shape, lambda labels: self.table.to_indices(labels, self.labels.name), UNLABELLED, np.uint8
+            self.labels,
+            start,
+            shape,
+            UNLABELLED,
+            np.uint8,
+            lambda labels: self.table.to_indices(labels, self.labels.name),
         )
+
+    def read_weights(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+        """Read how many times voxels count, `shape`, uint8, at least 1."""
+        if self.weights is None:
+            return np.ones(tuple(shape), np.uint8)
+        return np.maximum(self._read_box(self.weights, start, shape, 1, np.uint8), 1)
 
     def _read_box(
         self,
+        volume: Volume,
         start: Sequence[int],
         shape: Sequence[int],
-        convert: Callable[[np.ndarray], np.ndarray],
         outside: int,
         dtype: type[np.integer],
+        convert: Callable[[np.ndarray], np.ndarray] = lambda values: values,
     ) -> np.ndarray:
         first = [max(s, 0) for s in start]
         end = [min(s + n, size) for s, n, size in zip(start, shape, self.shape, strict=True)]
@@ -140,12 +158,12 @@ class Part:
         if all(a < b for a, b in zip(first, end, strict=True)):
             box = tuple(slice(a + o, b + o) for a, b, o in zip(first, end, self.start, strict=True))
             inside = tuple(slice(a - s, b - s) for a, b, s in zip(first, end, start, strict=True))
-            result[inside] = convert(self.labels.read(box))  # type: ignore[arg-type]
+            result[inside] = convert(volume.read(box))  # type: ignore[arg-type]
         return result
 
     def read_objects(self, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
         """Read the file's own label values, `shape`, int64; -1 for voxels outside the box."""
-        return self._read_box(start, shape, lambda labels: labels, -1, np.int64)
+        return self._read_box(self.labels, start, shape, -1, np.int64)
 
     def count(self, n_classes: int) -> np.ndarray:
         """Voxels per class, `(n_classes,)`, slice by slice."""
@@ -252,7 +270,8 @@ def _open(settings: DataFile, folder: Path, name: str, hold: Callable[[Volume], 
     shapes = [list(part.image.shape) for which in parts.values() for part in which]
     said = settings.model_dump(exclude={"image", "labels"})
     for part in (part for which in ("training", "validation") for part in np.atleast_1d(said[which])):
-        part.pop("image"), part.pop("labels")  # the same files may be reached by other paths
+        for path in ("image", "labels", "weights"):  # the same files may be reached by other paths
+            part.pop(path)
     digest = json.dumps([said, shapes, [int(n) for n in counts]], sort_keys=True)  # type: ignore[union-attr]
     fingerprint = hashlib.blake2b(digest.encode(), digest_size=8).hexdigest()
     return Dataset(
@@ -333,7 +352,15 @@ def _part(
         if not 0 <= first < end <= size:
             raise InputError(f"{where}: `{axis}: [{first}, {end}]` must lie within [0, {size}] and not be empty")
         box.append(slice(first, end))
-    return Part(image, labels, tuple(box), table)  # type: ignore[arg-type]
+    weights = None
+    if entry.weights is not None:
+        weights = open_volume(_resolve(entry.weights, folder))
+        if weights.shape != labels.shape or weights.dtype != np.uint8:
+            raise InputError(
+                f"{weights.name} holds {weights.dtype} of shape {weights.shape}, but weights of {labels.name} must be "
+                f"uint8 of shape {labels.shape}"
+            )
+    return Part(image, labels, tuple(box), table, weights)  # type: ignore[arg-type]
 
 
 def resolve_data(source: str | Path | dict[str, Any]) -> dict[str, Any]:
@@ -347,7 +374,7 @@ def resolve_data(source: str | Path | dict[str, Any]) -> dict[str, Any]:
         if not isinstance(entry, dict):
             return entry
         return {
-            key: _absolute(value, folder) if key in ("image", "labels") else absolute(value)
+            key: _absolute(value, folder) if key in ("image", "labels", "weights") else absolute(value)
             for key, value in entry.items()
         }
 

@@ -23,6 +23,7 @@ from genenet.interrupts import Stopped, interrupts_between_steps
 from genenet.learning_rate import follows_the_clock, learning_rate_schedule
 from genenet.losses import cross_entropy, squared_error
 from genenet.network import DESCRIPTION, Network, save_network
+from genenet.normalization import Normalization
 from genenet.saving import copy_of, get_variables, read_arrays, set_variables, trainer_of, with_policy, write_arrays
 from genenet.settings import TrainingSettings
 from genenet.windows import Batch, TrainingWindows, prefetch
@@ -79,12 +80,14 @@ class Start:
         learning_rate: The first one; the blueprint's if left out.
         identity: What tells it from others.
         details: What to record with the network.
+        normalization: What its images went through; that of the data if left out.
     """
 
     model: keras.Model
     learning_rate: float | None = None
     identity: str = ""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    normalization: Normalization | None = None
 
 
 class _Training:
@@ -102,7 +105,7 @@ class _Training:
         start: Start | None = None,
     ) -> None:
         self.blueprint, self.data, self.work, self.settings, self.watch = blueprint, data, work, settings, watch
-        self.normalization = data.normalization()
+        self.normalization = (start and start.normalization) or data.normalization()
         window = blueprint.window_shape()
         policy = dtype_policy(settings.precision)
         plan = blueprint.plan_layers()

@@ -81,6 +81,7 @@ class TrainingWindows:
                     f"{_times(part.shape)} of {part.labels.name}; choose a smaller window_size"
                 )
         self.weights = class_weights(data.counts, balance=settings.class_balance, floor=settings.weight_floor)
+        self._is_weighted = any(part.weights is not None for part in data.training)
         self._room = [_room(part.shape, self.core) for part in data.training]
         self._chances = np.array([np.prod(room, dtype=np.float64) for room in self._room])
         self._chances /= self._chances.sum()
@@ -94,15 +95,17 @@ class TrainingWindows:
         pairs = [self._window(step, index) for index in range(self.settings.batch_size)]
         images = np.stack([image for image, _ in pairs])
         packed = np.stack([label for _, label in pairs])
-        labels = (packed & 255).astype(np.uint8) if self.distances else packed
+        labels = (packed & 255).astype(np.uint8)
         weights = self.weights[labels]
+        if self._is_weighted:
+            weights *= packed >> 8 & 255
         if self.settings.boundary_weight:
             weights *= np.stack([1 + self._boundaries(label) for label in labels])
         known = labels != UNLABELLED
         weights *= labels.size / max(int(np.count_nonzero(known)), 1)
         distances = None
         if self.distances:
-            maps = [distance_map(objects, self.settings.distance_cap) for objects in packed >> 8]
+            maps = [distance_map(objects, self.settings.distance_cap) for objects in packed >> 16]
             distances = np.where(labels > 0, np.stack(maps), 0)[..., None].astype(np.float32)
         return Batch(images, np.where(known, labels, 0).astype(np.int32), weights, distances)
 
@@ -122,9 +125,11 @@ class TrainingWindows:
         shape = [i + 2 * m for i, m in zip(self.input_shape, around, strict=True)]
         image = self.normalization(part.read_image(start, shape))
         labels = part.read_labels(start, shape)
+        # All that belongs to a voxel must be moved together: its weight and its object's number stand above the class.
+        if self._is_weighted:
+            labels = part.read_weights(start, shape).astype(np.int64) << 8 | labels
         if self.distances:
-            # Objects and classes must be moved together: the object's number above the lowest eight bits.
-            labels = part.read_objects(start, shape) << 8 | labels
+            labels = part.read_objects(start, shape) << 16 | labels
         if self.n_dims == 2:
             image, labels = image[0], labels[0]
         return augment(

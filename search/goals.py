@@ -10,23 +10,26 @@ from genenet.genes import NetworkRoot
 from genenet.wording import known_instead
 
 LATENCY, ENSEMBLE_AWARE = "latency_s_per_megavoxel", "ensemble_aware"
+CORRECTION = "correction_min_per_megavoxel"
 
 # By name: whether more is better. The first three come from the validation part; latency is measured on it, on the
-# worker's machine; an ensemble-aware score has on top what the network adds to the study's ensemble
-# (`search/contribution.py`). The others come from the blueprint alone.
+# worker's machine; the time that a person would take to correct it is predicted from the errors there; an
+# ensemble-aware score has on top what the network adds to the study's ensemble (`search/contribution.py`). The others
+# come from the blueprint alone.
 DIRECTIONS = {
     "adjusted_rand": "maximize",
     "mean_iou": "maximize",
     "accuracy": "maximize",
     ENSEMBLE_AWARE: "maximize",
     LATENCY: "minimize",
+    CORRECTION: "minimize",
     "n_parameters": "minimize",
     "n_multiply_adds_per_voxel": "minimize",
     "training_bytes": "minimize",
 }
 
 # Known only of networks that were trained for them.
-MEASURED = (LATENCY, ENSEMBLE_AWARE)
+MEASURED = (LATENCY, ENSEMBLE_AWARE, CORRECTION)
 
 
 def check(objectives: tuple[str, ...]) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 import keras
 
+from genenet.averaging import MeanPredictor
+from genenet.corrections.errors import count_network_errors
+from genenet.dataset import Dataset
 from genenet.latency import seconds_per_megavoxel
 from genenet.network import Network
 from genenet.seeds import derived_seed
@@ -15,9 +18,9 @@ from genenet.train import Record, Watcher, train_network
 from search.contribution import contribution
 from search.dealer import patiently
 from search.early_stopping import Comparison
-from search.goals import ENSEMBLE_AWARE, LATENCY
+from search.goals import CORRECTION, ENSEMBLE_AWARE, LATENCY
 from search.study import Study
-from search.trial import Trial
+from search.trial import ERRORS, WRONG, Trial
 
 logger = logging.getLogger("genenet")
 
@@ -61,11 +64,20 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
     found = {**network.scores, "steps": network.details["steps"], "seconds": network.details["seconds"]}
     if LATENCY in study.asked.objectives:
         found[LATENCY] = seconds_per_megavoxel(network, study.data)
+    found |= errors_of(network, study.data)
+    if CORRECTION in study.asked.objectives:
+        found[CORRECTION] = study.effort.minutes_per_megavoxel(10**6, found[ERRORS], found[WRONG])
     if ENSEMBLE_AWARE in study.asked.objectives:
         found |= contribution(study, trial, network, work)
     if trial.ran_out_of_memory:
         found["reason"] = "trained with half the batch, since memory ran out"
     return found
+
+
+def errors_of(network: Network, data: Dataset) -> dict[str, float]:
+    """What a person would find to correct in a million voxels of the validation part."""
+    known, errors, wrong = count_network_errors(MeanPredictor((network.predictor(),)), data.validation)
+    return {ERRORS: 1e6 * errors / known, WRONG: 1e6 * wrong / known}
 
 
 def replay(study: Study, trial: Trial, folder: Path, watch: Watcher | None = None) -> Network:

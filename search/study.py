@@ -5,6 +5,7 @@ trials/0007/        one network tried
 optuna.journal      what the samplers learn from
 leaderboard.csv     finished trials, best first
 report.html         for people
+effort.json         how long people take for corrections, if somebody measured it
 ensemble/           members.json, curve.csv
 """
 
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
+import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
+from genenet.corrections.effort import EFFORT, Effort
 from genenet.dataset import Dataset, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_yaml, write_text, write_yaml
@@ -28,6 +31,7 @@ from genenet.settings import TrainingSettings
 from genenet.wording import plural
 from search import goals
 from search.early_stopping import make_pruner
+from search.goals import CORRECTION
 from search.lease import server_time
 from search.provenance import checksums, provenance
 from search.same_settings import as_yaml, refuse_other_settings
@@ -35,7 +39,7 @@ from search.samplers import SeededSampler
 from search.settings import SearchSettings, settings_from
 from search.space import Space
 from search.storage import JOURNAL, mend, open_storage
-from search.trial import Trial, counts
+from search.trial import ERRORS, WRONG, Trial, counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -373,12 +377,27 @@ class Study:
         return [found[number] for number in sorted(found)]
 
     def leaderboard(self) -> "pd.DataFrame":
-        """Finished trials, best validation adjusted Rand score first."""
+        """Finished trials, best validation adjusted Rand score first; with the time that correcting would take."""
         table = self.table()
         if table.empty:
             return table
         done = table[table["state"] == "done"].sort_values("adjusted_rand", ascending=False, kind="stable")
+        if ERRORS in done and CORRECTION not in done:
+            minutes = [self.correction_min(row) for row in done.to_dict("records")]
+            done.insert(list(done).index("adjusted_rand") + 1, CORRECTION, minutes)
         return done.drop(columns=["state", "reason", "place", "counts", "worked_s"]).reset_index(drop=True)
+
+    @property
+    def effort(self) -> Effort:
+        """What a person's time for corrections is taken to be: as `genenet correct effort` wrote it, or guesses."""
+        path = self.folder / EFFORT
+        return Effort.open(path) if path.exists() else Effort()
+
+    def correction_min(self, row: dict[str, Any]) -> float | None:
+        """Minutes that a person would take to correct a million voxels by a trial's network; None if nobody counted."""
+        if not row.get(ERRORS, np.nan) >= 0:
+            return None
+        return round(self.effort.minutes_per_megavoxel(10**6, row[ERRORS], row[WRONG]), 3)
 
     def pareto_front(self) -> "pd.DataFrame":
         """Finished trials that no other one beats in all of the study's objectives, the best in the first one first."""

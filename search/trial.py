@@ -37,8 +37,14 @@ MAX_FAILED = 2
 # What state.json says of a blueprint, so that tables of thousands need not read these.
 FACTS = ("n_parameters", "lpes", "lpds", "learning_rate", "window")
 
+# What a person would find to correct in a million voxels of the validation part: connected regions, and voxels.
+ERRORS, WRONG = "connected_errors_per_megavoxel", "wrong_voxels_per_megavoxel"
+
 # What it says of a network that was trained, where the study's objectives ask for it.
 EXTRAS = (
+    ERRORS,
+    WRONG,
+    "correction_min_per_megavoxel",
     "latency_s_per_megavoxel",
     "n_multiply_adds_per_voxel",
     "training_bytes",

@@ -7,7 +7,8 @@ from test_corrections import SHAPE, corrections
 import genenet as gn
 from genenet.corrections import by_hand
 from genenet.corrections.activity import timed, work_by_slice
-from genenet.corrections.effort import Effort, count_errors, fit_effort
+from genenet.corrections.effort import Effort
+from genenet.corrections.errors import count_errors, fit_effort
 from genenet.corrections.regions import Regions, error_chance
 from genenet.corrections.session import Session
 from genenet.corrections.simulate import Clock, Corrector

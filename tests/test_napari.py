@@ -1,5 +1,6 @@
 """What is written opens in napari, the viewer that most users have: in a real window on a display without a screen."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -9,12 +10,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from databases import install
 
+import genenet
 import genenet as gn
 from genenet.averaging import MeanPredictor
 from genenet.blocks import BlockPredictor
+from genenet.corrections.session import Session
+from genenet.corrections.store import Corrections
 from genenet.normalization import Normalization
 from genenet.segment import segment_volume
 from genenet.volume import create_volume
@@ -72,3 +77,105 @@ def test_a_segmentation_opens_in_napari(display, tmp_path, version):
     pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     is_blue = (pixels[..., 2] > pixels[..., 0] + 40).mean()  # cells, drawn over the image
     assert pixels.shape[0] > 300 and is_blue > 0.02
+
+
+OLDEST = "0.6.6"
+
+
+def run_script(display, *arguments, path=""):
+    """Run the script that corrects, on a display of its own."""
+    command = [*display, sys.executable, Path(__file__).parent / "napari_correct.py", *map(str, arguments)]
+    where = os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, "QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1", "PYTHONPATH": where}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.fixture(params=["installed", OLDEST])
+def napari_path(request, tmp_path_factory):
+    """Where napari is imported from: as it is installed, or an older one in a folder of its own."""
+    if request.param == "installed":
+        return ""
+    folder = tmp_path_factory.mktemp("napari")
+    asked = ["--quiet", "--no-deps", "--target", str(folder), f"napari=={OLDEST}"]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *asked], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"napari {OLDEST} cannot be had: {done.stderr[-200:]}")
+    return folder
+
+
+def to_correct(folder):
+    """A volume with classes, an image and a map of doubt that is highest in slice 4."""
+    rng = np.random.default_rng(0)
+    names = ("background", "#000000"), ("cell", "#56b4e9"), ("nucleus", "#e69f00"), ("gap", "#009e73")
+    classes = [gn.SegmentationClass(value, *named) for value, named in enumerate(names)]
+    labels = np.ones(SHAPE, np.uint8)
+    labels[:, 180:230, 180:230] = 2
+    image = (60 * labels + rng.integers(0, 40, SHAPE)).astype(np.uint8)
+    doubt = np.zeros(SHAPE, np.float16)
+    doubt[4, 20:100, 270:350] = 0.9
+    whole = tuple(slice(0, n) for n in SHAPE)
+    for name, array, known in (("cells", labels, classes), ("image", image, None), ("doubt", doubt, None)):
+        with create_volume(
+            folder / f"{name}.ome.zarr", SHAPE, array.dtype, voxel_size_nm=(40, 10, 10), classes=known
+        ) as out:
+            out.write(whole, array)
+    paths = {name: folder / f"{name}.ome.zarr" for name in ("image", "doubt")}
+    return Corrections.create(folder / "cells.corrections", segmentation=folder / "cells.ome.zarr", **paths), labels
+
+
+@pytest.mark.slow
+def test_a_person_corrects_in_napari(display, tmp_path, napari_path):
+    kept, labels = to_correct(tmp_path)
+    process = run_script(display, "work", kept.folder, tmp_path / "panel.png", path=napari_path)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    found = json.loads(said.splitlines()[-1])
+    assert found["napari"] == (OLDEST if napari_path else importlib.metadata.version("napari"))
+    assert found["painted"] == found["redone"] > 300 and found["undone"] == 0
+    assert found["chosen"] == 0 and found["row"] == "gap (3)"
+    assert found["slice"] == 4 and found["region"][0] == 4 and found["next"] != found["region"]
+    assert found["next_s"] < 5 and found["done"] == [found["next"][0]] and found["paused"]
+    assert "regions left" in found["said"][1] and "min" in found["said"][0]
+    events = kept.events("anna")
+    kinds = [event.kind for event in events if event.kind not in ("active", "focus", "focus_lost")]
+    edits = [event for event in events if event.kind in ("stroke", "undo", "redo")]
+    assert kinds[:5] == ["open", "start", "stroke", "undo", "redo"]
+    assert [event.kind for event in edits] == ["stroke", "undo", "redo", "stroke", "stroke", "stroke"]
+    assert edits[0].fields["voxels"] == edits[1].fields["voxels"] == found["painted"]
+    assert edits[3].fields["after"] == {"3": 50 * 50} and edits[3].fields["before"] == {"2": 50 * 50}
+    assert list(edits[4].fields["after"]) == ["0"] and edits[5].fields["slice"] == 4
+    assert [event.fields["text"] for event in events if event.kind == "note"] == ["unsure here"]
+    assert kinds[-2:] == ["pause", "close"]
+    from PIL import Image
+
+    assert np.asarray(Image.open(tmp_path / "panel.png")).shape[1] > 1000
+    whole = tuple(slice(0, n) for n in SHAPE)
+    np.testing.assert_array_equal(gn.open_volume(kept.segmentation).read(whole), labels)
+
+
+@pytest.mark.slow
+def test_a_kill_while_painting_costs_a_second_at_most(display, tmp_path):
+    kept, labels = to_correct(tmp_path)
+    process = run_script(display, "kill", kept.folder)
+    lines = [json.loads(process.stdout.readline()) for _ in range(40)]
+    (script,) = [
+        p
+        for p in psutil.Process(process.pid).children(recursive=True)
+        if "napari_correct.py" in " ".join(p.cmdline()) and "python" in p.name()
+    ]
+    script.kill()
+    process.communicate(timeout=60)
+    killed_at = max(line["at"] for line in lines)
+    session = Session(kept, "anna")
+    for row in range(3):
+        assert (session.labels[0, 50 + 20 * row, 50:90] == 2).all()
+    kept_until = max(line["x"] for line in lines if line["at"] < killed_at - 1)
+    assert (session.labels[0, 150, 50:kept_until] == 2).all()
+    session.close()
+
+
+def test_the_plugin_is_valid():
+    npe2 = pytest.importorskip("npe2", reason="pip install 'genenet[napari]'")
+    manifest = npe2.PluginManifest.from_file(Path(genenet.__file__).parent / "napari" / "napari.yaml")
+    manifest.validate_imports()
+    assert [widget.display_name for widget in manifest.contributions.widgets] == ["Correct a segmentation"]

@@ -346,7 +346,7 @@ def test_a_new_study_has_a_report(tmp_path):
 
 def tried(number, score, label=""):
     trial = Trial(Path(f"trials/{number:04d}"))
-    return Finished(trial, label, score, 0.5, 1000, (2,), (2, 2), 0.001, (64, 64), 10, 5.0, 1000.0, False)
+    return Finished(trial, label, score, 0.5, 1000, (2,), (2, 2), 0.001, (64, 64), 10, 5.0, None, 1000.0, False)
 
 
 def results(scores, members=0, curve=(), baseline=None):

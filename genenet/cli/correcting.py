@@ -8,7 +8,7 @@ import click
 import typer
 import typer.core
 
-from genenet.cli.options import AsJson, Overwrite
+from genenet.cli.options import AsJson, Overwrite, StudyFolder
 from genenet.cli.output import progress, say, say_json, table
 from genenet.wording import plural
 
@@ -226,6 +226,143 @@ def apply(
         say(f"{plural(len(rows), 'place')} where people disagree; {trust}\n")
         rows.sort(key=lambda row: -int(row["voxels"]))
         say(table(rows[:20], {"people": "", "z": "d", "y": "", "x": "", "voxels": "d", "values": ""}))
+
+
+@app.command()
+def effort(
+    folders: Folders,
+    study: Annotated[
+        Path | None, typer.Option(help="Keep it in this study: its leaderboard and searches use it from then on.")
+    ] = None,
+    idle: Idle = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit how long people take to correct: by area, errors and voxels; from slices that are marked as done."""
+    import dataclasses
+
+    from genenet.corrections.effort import EFFORT
+    from genenet.corrections.errors import fit_effort
+    from search.study import Study
+
+    opened = None if study is None else Study.open(study)
+    found = fit_effort(folders, idle)
+    if opened is not None:
+        found.save(opened.folder / EFFORT)
+        opened.write_leaderboard()
+    if as_json:
+        say_json(dataclasses.asdict(found))
+        return
+    say(
+        f"{found.s_per_megavoxel:.0f} s to look at a million voxels, {found.s_per_error:.1f} s per error, "
+        f"{found.s_per_kilovoxel:.1f} s per thousand voxels changed; from {plural(found.n_slices, 'slice')}, "
+        f"half of them within {100 * (found.error or 0):.0f} %"
+    )
+    if opened is not None:
+        say(f"wrote {opened.folder / EFFORT} and the leaderboard")
+
+
+@app.command()
+def learn(
+    study: StudyFolder,
+    folders: Folders,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps per member; a quarter of the study's.")
+    ] = None,
+    error_weight: Annotated[int, typer.Option(min=1, max=255, help="How many times a changed voxel counts.")] = 4,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="A tenth of each network's first one if left out.")
+    ] = None,
+    max_members: Annotated[int, typer.Option(min=1, help="The largest ensemble tried.")] = 15,
+    segment: Annotated[str | None, typer.Option(help="Segment this volume with the new ensemble.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the segmentation goes.")] = None,
+    entropy: Annotated[Path | None, typer.Option(help="Where its entropy goes, to correct what is doubtful.")] = None,
+    idle: Idle = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Train the members of a study's ensemble further on corrections, and choose the ensemble again: one round."""
+    import dataclasses
+
+    from genenet.corrections.learn import learn as one_round
+    from genenet.corrections.learn import rounds
+    from genenet.corrections.store import Corrections
+    from genenet.device import import_keras
+    from genenet.ensemble import Ensemble
+    from genenet.errors import InputError
+    from genenet.evaluation import open_members
+    from genenet.volume import open_volume
+    from search.study import Study
+
+    if (segment is None) != (output is None):
+        raise InputError("--segment names the next volume and --output its segmentation; give both or neither")
+    if segment is not None:
+        open_volume(segment)
+    opened, given = Study.open(study), [Corrections.open(folder) for folder in folders]
+    members = open_members(study)
+    if members is None:
+        raise InputError(f"{study} has no ensemble yet; `genenet ensemble {study}` chooses one")
+    import_keras()
+    n_steps = steps or max(opened.training.steps // 4, 1)
+    training = dataclasses.replace(
+        opened.training, steps=n_steps, seconds=None, stop_step=None, stop_below=None,
+        validate_every=min(opened.training.validate_every, max(n_steps // 4, 1)),
+    )  # fmt: skip
+    with progress("training") as shown:
+        done = one_round(
+            opened.folder / "rounds", members, opened.settings["data"], given, training, error_weight=error_weight,
+            learning_rate=learning_rate, max_members=max_members, idle_s=idle, seed=opened.asked.seed, progress=shown,
+        )  # fmt: skip
+    if segment is not None and output is not None:
+        with progress("segmenting", "voxel") as shown:
+            Ensemble.open(done.folder / "ensemble").segment(
+                segment, output, extras={} if entropy is None else {"entropy": entropy}, progress=shown
+            )
+    over = [dataclasses.asdict(entry) for entry in rounds(opened.folder / "rounds")]
+    if as_json:
+        say_json(over)
+        return
+    columns = {"number": "d", "n_known": ",d", "n_changed": ",d", "n_training": ",d", "before": ".4f", "after": ".4f",
+               "n_members": "d", "predicted_before": ".2f", "predicted_after": ".2f",
+               "worked_min_per_megavoxel": ".2f", "worked_min": ".1f"}  # fmt: skip
+    say(table(over, columns))
+    say(f"\nthe ensemble is {done.folder / 'ensemble'}")
+    if output is not None:
+        say(f"wrote {output}")
+
+
+@app.command()
+def simulate(
+    segmentation: Annotated[str, typer.Argument(help="What would be corrected.")],
+    truth: Annotated[str, typer.Argument(help="What it should be, in the same values.")],
+    doubt: Annotated[str, typer.Argument(help="Its entropy or disagreement.")],
+    ignore: Annotated[int | None, typer.Option(help="The value of voxels whose class nobody knows.")] = None,
+    size: Annotated[int, typer.Option(min=8, help="Side of a region, in voxels.")] = 128,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of the errors, how many a person sees.")] = 1.0,
+    study: Annotated[Path | None, typer.Option(help="Take the times that `effort` kept in this study.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="A picture, .png or .pdf.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Plan: how the score would rise with the time spent, doubtful regions first, at random, or in order."""
+    from genenet.corrections.effort import EFFORT, Effort
+    from genenet.corrections.planning import compare_orders, plot_orders
+
+    times = Effort() if study is None else Effort.open(study / EFFORT)
+    with progress("correcting") as shown:
+        found = compare_orders(
+            segmentation, truth, doubt, ignore=ignore, size=(1, size, size), share=share, effort=times, progress=shown
+        )
+    if plot is not None:
+        plot_orders(found, plot)
+    if as_json:
+        say_json({name: [step._asdict() for step in steps] for name, steps in found.items()})
+        return
+    rows = []
+    for part in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0):
+        row: dict[str, Any] = {"area": f"{100 * part:.0f} %"}
+        for name, steps in found.items():
+            step = next(entry for entry in steps if entry.area >= part - 1e-9)
+            row |= {name: step.adjusted_rand, f"min {name}": step.minutes}
+        rows.append(row)
+    say(table(rows, {"area": ""} | {key: ".4f" if "min" not in key else ".1f" for key in rows[0] if key != "area"}))
 
 
 def register(parent: typer.Typer) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from genenet.corrections.effort import Effort, count_errors
+from genenet.corrections.effort import Effort
+from genenet.corrections.errors import count_errors
 from genenet.corrections.session import Session
 from genenet.corrections.store import Corrections
 from genenet.errors import InputError

@@ -36,6 +36,7 @@ class Finished:
         window: Voxels that a training window reads, `(y, x)`.
         steps: Optimizer steps done.
         seconds: Training time, without validation.
+        correction_min: Minutes that a person would take to correct a million voxels, or None.
         cost: By the study's first objective that is a cost; else the number of parameters.
         on_front: Whether no other network is better in all objectives of a study that has several.
     """
@@ -51,6 +52,7 @@ class Finished:
     window: tuple[int, ...]
     steps: int | None
     seconds: float | None
+    correction_min: float | None
     cost: float
     on_front: bool
 
@@ -147,7 +149,8 @@ def read_results(study: Study) -> Results:
             state, reason = described["state"], described["reason"]
             n_drawn += described["counts"]
             if state == "done":
-                finished.append(_finished(trial, described, cost, trial.number in front))
+                minutes = described.get(goals.CORRECTION, study.correction_min(described))
+                finished.append(_finished(trial, described, minutes, cost, trial.number in front))
         except (InputError, KeyError, TypeError, ValueError) as error:
             state, reason = "failed", f"its files are damaged: {error}"
         states[state] = states.get(state, 0) + 1
@@ -160,7 +163,7 @@ def read_results(study: Study) -> Results:
     return Results(tuple(finished), states, tuple(failures), n_left, ensemble, _name(finished), cost)
 
 
-def _finished(trial: Trial, row: dict[str, Any], cost: str, on_front: bool) -> Finished:
+def _finished(trial: Trial, row: dict[str, Any], correction_min: float | None, cost: str, on_front: bool) -> Finished:
     adjusted_rand = float(row["adjusted_rand"])
     if not math.isfinite(adjusted_rand):
         raise ValueError(f"its adjusted Rand score is {adjusted_rand}")
@@ -176,6 +179,7 @@ def _finished(trial: Trial, row: dict[str, Any], cost: str, on_front: bool) -> F
         _numbers(row["window"], "x"),
         row["steps"],
         row["seconds"],
+        correction_min,
         float(row[cost]),
         on_front,
     )

@@ -21,7 +21,18 @@ N_IN_TABLE = 10
 N_SCATTERED = 4
 _FEW_NETWORKS = 50  # below which importances are called a hint
 
-_HEADER = ("net", "#score", "#parameters", "LPES", "LPDS", "#learning rate", "#window", "#steps", "#time")
+_HEADER = (
+    "net",
+    "#score",
+    "#correction",
+    "#parameters",
+    "LPES",
+    "LPDS",
+    "#learning rate",
+    "#window",
+    "#steps",
+    "#time",
+)
 
 
 def _missing(*parts: str) -> Markup:
@@ -140,6 +151,8 @@ def ranking(study: Study, results: Results) -> Markup:
     said = "The best networks" + (f" and {results.baseline_name}" if results.baseline is not None else "")
     said += ". LPES and LPDS are the numbers of convolution layers per encoding stack, finest first, and per decoding "
     said += "stack, deepest first; the window is the side in voxels of what one training step reads. "
+    said += "Correction is how many minutes a person would take to mend a million voxels, "
+    said += f"as {plural(study.effort.n_slices, 'corrected slice')} tell. " if study.effort.n_slices else "a guess. "
     said += "A dot marks members of the ensemble." if results.ensemble is not None else ""
     rest = len(results.finished) - len(shown)
     more = [element("p", f"{plural(rest, 'more network')} in leaderboard.csv.", class_="note")] if rest else []
@@ -158,6 +171,7 @@ def _row(network: Finished, results: Results) -> Markup:
     cells = [
         join(*named),
         score(network.adjusted_rand),
+        "–" if network.correction_min is None else f"{network.correction_min:#.3g}",
         parameters(network.n_parameters),
         ",".join(map(str, network.encode)),
         ",".join(map(str, network.decode)),
