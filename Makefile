@@ -13,7 +13,7 @@ demo: $(READY)
 
 # Two processes, a file at a time: much of a test's time is spent tracing graphs, on one core.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 30
 
 quick: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -12,7 +12,7 @@ ensemble/           members.json, curve.csv
 import dataclasses
 import logging
 import secrets
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -393,7 +393,7 @@ class Study:
         path = self.folder / EFFORT
         return Effort.open(path) if path.exists() else Effort()
 
-    def correction_min(self, row: dict[str, Any]) -> float | None:
+    def correction_min(self, row: Mapping[Any, Any]) -> float | None:
         """Minutes that a person would take to correct a million voxels by a trial's network; None if nobody counted."""
         if not row.get(ERRORS, np.nan) >= 0:
             return None

@@ -29,6 +29,7 @@ VERBS = [
     "ensemble",
     "segment",
     "components",
+    "correct",
     "prune",
     "export",
     "doctor",
@@ -38,6 +39,8 @@ VERBS = [
 VERBS += [f"data {verb}" for verb in ("info", "convert", "phantom", "fetch")]
 VERBS += [f"search {verb}" for verb in ("init", "run", "worker", "submit", "stop", "status", "report", "replay")]
 VERBS += [f"search {verb}" for verb in ("extend", "enqueue", "copy", "dashboard")]
+VERBS += [f"correct {verb}" for verb in ("open", "start", "pause", "stop", "summary", "apply")]
+VERBS += [f"correct {verb}" for verb in ("simulate", "effort", "learn")]
 
 SMALL = ["--precision", "float32", "--set", "window_size=32", "--set", "n_scales=1", "--set", "n_features=4"]
 
@@ -73,7 +76,7 @@ def test_every_verb_has_help(verb):
 def test_the_readme_names_every_verb():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     for verb in VERBS:
-        if verb not in ("data", "search"):
+        if verb not in ("data", "search", "correct open"):
             assert f"genenet {verb}" in readme, verb
 
 

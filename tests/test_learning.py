@@ -54,7 +54,9 @@ def test_a_segmentation_says_which_networks_made_it(tmp_path, trained):
     assert kept.identity == trained[0].identity
     assert [entry.name for entry in kept.classes] == ["background", "disc", "core"]
     Session(kept, "anna").close()
-    assert kept.events("anna")[0].fields["networks"] == trained[0].identity
+    said = kept.events("anna")[0].fields
+    assert said["networks"] == trained[0].identity
+    assert said["blueprints"] == [member.blueprint_hash for member in trained[0].members]
 
 
 def test_only_what_people_vouch_for_is_learned(tmp_path, trained, data_file, quick, small_net):

@@ -4,7 +4,6 @@ import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 import typer.core
 
@@ -19,7 +18,7 @@ DEFAULT_FOLDER = Path("corrections")
 class OpensByDefault(typer.core.TyperGroup):
     """`genenet correct IMAGE SEGMENTATION` means `genenet correct open IMAGE SEGMENTATION`."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Take what is no verb for the first argument of `open`."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args = ["open", *args]
@@ -232,7 +231,7 @@ def apply(
 def effort(
     folders: Folders,
     study: Annotated[
-        Path | None, typer.Option(help="Keep it in this study: its leaderboard and searches use it from then on.")
+        Path | None, typer.Option(help="Keep it in this study too: its leaderboard and searches use it from then on.")
     ] = None,
     idle: Idle = 60.0,
     as_json: AsJson = False,
@@ -246,6 +245,8 @@ def effort(
 
     opened = None if study is None else Study.open(study)
     found = fit_effort(folders, idle)
+    for folder in folders:
+        found.save(folder / EFFORT)
     if opened is not None:
         found.save(opened.folder / EFFORT)
         opened.write_leaderboard()
@@ -342,10 +343,10 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Plan: how the score would rise with the time spent, doubtful regions first, at random, or in order."""
-    from genenet.corrections.effort import EFFORT, Effort
+    from genenet.corrections.effort import Effort
     from genenet.corrections.planning import compare_orders, plot_orders
 
-    times = Effort() if study is None else Effort.open(study / EFFORT)
+    times = Effort() if study is None else Effort.of(study)
     with progress("correcting") as shown:
         found = compare_orders(
             segmentation, truth, doubt, ignore=ignore, size=(1, size, size), share=share, effort=times, progress=shown

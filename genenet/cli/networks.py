@@ -89,25 +89,43 @@ def evaluate(
     what: Annotated[Path, typer.Argument(help="The folder of a network, an ensemble or a study; or a segmentation.")],
     data: DataFile,
     part: Annotated[str, typer.Option(help="validation or training.")] = "validation",
+    effort: Annotated[
+        Path | None,
+        typer.Option(
+            help="Predict how long a person would take to correct it, by the times that `genenet correct effort` kept "
+            "in this study or folder of corrections."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score on labelled data: adjusted Rand score, IoU and Dice per class, accuracy, confusion."""
+    from genenet.corrections.effort import Effort
+    from genenet.corrections.errors import count_network_errors
     from genenet.dataset import Dataset
     from genenet.device import import_keras
     from genenet.errors import InputError
-    from genenet.evaluation import as_table
+    from genenet.evaluation import as_table, open_members
     from genenet.evaluation import evaluate as score
 
     import_keras()
     if part not in ("training", "validation"):
         raise InputError(f"--part must be training or validation, but got {part!r}")
     opened = Dataset.open(data)
+    times = None if effort is None else Effort.of(effort)
     found = as_table(score(what, opened, part=part), opened)
+    if times is not None:
+        members = open_members(what)
+        if members is None:
+            raise InputError("--effort needs a network, an ensemble or a study, but got a segmentation")
+        counts = count_network_errors(members.predictor(), getattr(opened, part))
+        found["correction_min_per_megavoxel"] = times.minutes_per_megavoxel(*counts)
     if as_json:
         say_json(found)
         return
     for name in ("adjusted_rand", "accuracy", "mean_iou", "mean_dice"):
         say(f"{name:14} {found[name]:.4f}")
+    if times is not None:
+        say(f"a person would take {found['correction_min_per_megavoxel']:.2f} min to correct a million voxels")
     say()
     say(table(found["classes"], {"value": "d", "name": "", "iou": ".4f", "dice": ".4f"}))
     say("\nconfusion, voxels (row: label, column: prediction)")

@@ -76,11 +76,23 @@ class Effort:
         parts, seconds = known[:, :3] / [1e6, 1, 1e3], known[:, 3]
         found, _ = scipy.optimize.nnls(parts / seconds[:, None], np.ones(len(seconds)))
         error = float(np.median(abs(parts @ found - seconds) / seconds))
-        return cls(*map(float, found), n_slices=len(known), error=error)
+        looked, per_error, changed = map(float, found)
+        return cls(looked, per_error, changed, len(known), error)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """What `genenet correct effort` kept in a study or a folder of corrections.
+
+        Raises:
+            InputError: Nothing.
+        """
+        if not (folder / EFFORT).exists():
+            raise InputError(f"{folder} holds no {EFFORT}; `genenet correct effort` makes it from corrected slices")
+        return cls.open(folder / EFFORT)
 
     @classmethod
     def open(cls, path: Path) -> Self:

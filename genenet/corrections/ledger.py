@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import filelock
 
@@ -77,6 +77,7 @@ class Ledger:
     def __init__(self, path: Path, session: str, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self.path, self.session, self._clock, self._wall = path, session, clock, wall
         self._lock = filelock.FileLock(f"{path}.lock")
+        self._stream: BinaryIO | None = None
         self._synced = clock()
 
     @classmethod
@@ -105,9 +106,9 @@ class Ledger:
             found._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(f"another program writes {path}; close it, or take another --person") from None
-        found._stream = path.open("ab")
-        if found._stream.tell() and _last_byte(path) != b"\n":
-            found._stream.write(b"\n")  # a line that a crash cut off stays by itself
+        stream = found._stream = path.open("ab")
+        if stream.tell() and _last_byte(path) != b"\n":
+            stream.write(b"\n")  # a line that a crash cut off stays by itself
         return found
 
     def write(self, kind: str, **fields: Any) -> Event:
@@ -117,23 +118,30 @@ class Ledger:
         event = Event(kind, self._wall(), round(self._clock(), 3), self.session, _said(fields))
         stamp = datetime.datetime.fromtimestamp(event.at, datetime.UTC).isoformat(timespec="milliseconds")
         line = {"event": kind, "at": stamp.replace("+00:00", "Z"), "clock": event.clock, "session": self.session}
-        self._stream.write(json.dumps({**line, **event.fields}).encode() + b"\n")
-        self._stream.flush()
+        stream = self._opened()
+        stream.write(json.dumps({**line, **event.fields}).encode() + b"\n")
+        stream.flush()
         if self._clock() - self._synced >= SYNC_S:
             self.sync()
         return event
 
     def sync(self) -> None:
         """Bring everything to the disk."""
-        os.fsync(self._stream.fileno())
+        os.fsync(self._opened().fileno())
         self._synced = self._clock()
 
     def close(self) -> None:
         """Let others write; a second call does nothing."""
-        if not self._stream.closed:
+        if self._stream is not None:
             self.sync()
             self._stream.close()
+            self._stream = None
             self._lock.release()
+
+    def _opened(self) -> BinaryIO:
+        if self._stream is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._stream
 
     def __enter__(self) -> Self:
         return self

@@ -86,6 +86,7 @@ class Session:
             mode=mode,
             segmentation=corrections.segmentation if mode == "correct" else None,
             networks=corrections.identity if mode == "correct" else None,
+            blueprints=corrections.blueprints or None,
             version=genenet.__version__,
         )
 

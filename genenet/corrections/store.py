@@ -10,6 +10,7 @@ import numpy as np
 
 from genenet.classes import SegmentationClass
 from genenet.components import classes_of
+from genenet.corrections.effort import EFFORT, Effort
 from genenet.corrections.ledger import Event, read_ledger
 from genenet.corrections.replay import Replay
 from genenet.errors import InputError
@@ -33,7 +34,8 @@ class Corrections:
         image: Path of the image, or None.
         segmentation: Path of what is corrected, or None where only times are logged. It is never changed.
         doubt: Path of a map, high where networks are unsure, or None.
-        identity: Which networks made the segmentation, or None.
+        identity: Which ensemble made the segmentation, or None.
+        blueprints: Hashes of its members' blueprints.
         shape: Of the volume `(z, y, x)`, or None where only times are logged.
         dtype: Of the labels.
         classes: The class table.
@@ -44,6 +46,7 @@ class Corrections:
     segmentation: str | None = None
     doubt: str | None = None
     identity: str | None = None
+    blueprints: tuple[str, ...] = ()
     shape: tuple[int, int, int] | None = None
     dtype: str = "uint8"
     classes: tuple[SegmentationClass, ...] = ()
@@ -77,18 +80,26 @@ class Corrections:
             return cls.open(folder)._with(said, classes)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is there, but holds no corrections; choose another name")
-        shape, dtype, identity = None, "uint8", None
+        shape, dtype, made_by = None, "uint8", {}
         if segmentation is not None or image is not None:
             volume = open_volume(segmentation if segmentation is not None else image)
-            shape = volume.shape[:3]
+            shape = volume.shape[0], volume.shape[1], volume.shape[2]
         if segmentation is not None:
             if volume.dtype.kind not in "ui" or len(volume.shape) != 3:
                 raise InputError(f"{volume.name} holds {volume.dtype}, but labels must be whole numbers")
-            dtype, identity = volume.dtype.name, networks_of(segmentation)
+            dtype, made_by = volume.dtype.name, note_of(segmentation)
         found = tuple(classes or ())
         if segmentation is not None and not found:
             found = classes_of(volume, with_background=True)
-        made = cls(folder, **said, identity=identity, shape=shape, dtype=dtype, classes=found)  # type: ignore[arg-type]
+        made = cls(
+            folder,
+            **said,
+            identity=made_by.get("networks"),
+            blueprints=tuple(made_by.get("blueprints", ())),
+            shape=shape,
+            dtype=dtype,
+            classes=found,
+        )  # type: ignore[arg-type]
         made._check()
         folder.mkdir(parents=True, exist_ok=True)
         made._save()
@@ -107,11 +118,18 @@ class Corrections:
         entry = read_json(folder / DESCRIPTION)
         try:
             classes = tuple(SegmentationClass(**row) for row in entry.pop("classes"))
-            shape = entry.pop("shape")
+            shape, blueprints = entry.pop("shape"), tuple(entry.pop("blueprints"))
             entry.pop("corrections")
-            return cls(folder, **entry, shape=None if shape is None else tuple(shape), classes=classes)
+            shape = None if shape is None else tuple(shape)
+            return cls(folder, **entry, shape=shape, blueprints=blueprints, classes=classes)
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder / DESCRIPTION} is damaged: {error!r}") from None
+
+    @property
+    def effort(self) -> Effort:
+        """What people's time is taken to be: as `genenet correct effort` wrote it, or guesses."""
+        path = self.folder / EFFORT
+        return Effort.open(path) if path.exists() else Effort()
 
     def ledger_path(self, person: str, mode: str = "correct") -> Path:
         """Where a person's ledger stands.
@@ -192,11 +210,10 @@ def folder_beside(segmentation: Path | str) -> Path:
     return Path(f"{split_suffix(Path(segmentation))[0]}.corrections")
 
 
-def networks_of(segmentation: Path | str) -> str | None:
-    """Which networks made a segmentation, if its file says, as OME-Zarr does."""
+def note_of(segmentation: Path | str) -> dict[str, Any]:
+    """How a segmentation was made, if its file says, as OME-Zarr does."""
     where = place.find(segmentation)
-    made_by = ome_zarr.read_note(where.path, where.inner) if where.format == "ome_zarr" else {}
-    return made_by.get("networks")
+    return ome_zarr.read_note(where.path, where.inner) if where.format == "ome_zarr" else {}
 
 
 def _absolute(path: Path | str) -> str:

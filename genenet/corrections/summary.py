@@ -107,8 +107,9 @@ def speed_ups(work: Sequence[SliceWork], *, seed: int = 0) -> list[SpeedUp]:
         ratio = float(np.exp(np.mean([np.log(entry.ratio) for entry in found])))
         sizes = sum(entry.n_manual for entry in found), sum(entry.n_corrected for entry in found)
         low, high = _interval(np.mean(logs, 0), min(min(e.n_manual, e.n_corrected) for e in found))
-        means = [float(np.mean([getattr(e, name) for e in found])) for name in ("manual_min", "corrected_min")]
-        found.append(SpeedUp(EVERYBODY, *means, ratio, low, high, *sizes))
+        manual_min = float(np.mean([entry.manual_min for entry in found]))
+        corrected_min = float(np.mean([entry.corrected_min for entry in found]))
+        found.append(SpeedUp(EVERYBODY, manual_min, corrected_min, ratio, low, high, *sizes))
     return found
 
 
@@ -173,7 +174,7 @@ def plot(work: Sequence[SliceWork], path: Path) -> None:
                 spread = x + np.linspace(-0.08, 0.08, len(minutes)) if len(minutes) > 1 else np.array([x])
                 axes.plot(spread, minutes, "o", color=colors[mode], alpha=0.6, markersize=4)
                 axes.hlines(minutes.mean(), x - 0.13, x + 0.13, color=colors[mode], linewidth=2,
-                            label=None if place else names[mode])  # fmt: skip
+                            label="" if place else names[mode])  # fmt: skip
     for entry in (e for e in speed_ups(work) if e.person != EVERYBODY):
         axes.text(people.index(entry.person), axes.get_ylim()[1], f"{entry.ratio:.2f}x", ha="center", va="bottom")
     axes.set_xticks(range(len(people)), people)

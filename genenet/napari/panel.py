@@ -23,7 +23,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from genenet.corrections.effort import Effort
 from genenet.corrections.regions import Regions
 from genenet.corrections.session import Session
 from genenet.corrections.store import MODES, Corrections, folder_beside
@@ -92,10 +91,11 @@ class CorrectionPanel(QWidget):
 
     def _find_regions(self, doubt: str) -> None:
         """Rank the regions, in a thread: a large map takes a while to read."""
+        effort = self.link.session.corrections.effort if self.link is not None else None
 
         @thread_worker(connect={"returned": self._take_regions, "errored": self._complain})
         def measure() -> Regions:
-            return Regions.measure(open_volume(doubt), effort=Effort())
+            return Regions.measure(open_volume(doubt), effort=effort)
 
         self._worker = measure()
 
