@@ -185,6 +185,7 @@ class Dataset:
         validation: The parts that networks are compared on.
         voxel_size_nm: `(z, y, x)`, or None where nobody said.
         counts: Labelled voxels per class in the training parts.
+        n_labelled: Labelled voxels of every training part.
         fingerprint: A checksum of the settings and of the label counts, to notice that a study's data changed.
     """
 
@@ -194,6 +195,7 @@ class Dataset:
     validation: tuple[Part, ...]
     voxel_size_nm: tuple[float, float, float] | None
     counts: tuple[int, ...]
+    n_labelled: tuple[int, ...]
     fingerprint: str
 
     @property
@@ -256,8 +258,9 @@ def _open(settings: DataFile, folder: Path, name: str, hold: Callable[[Volume], 
     channels = {part.image.n_channels for which in parts.values() for part in which}
     if len(channels) > 1:
         raise InputError(f"{name}: images have {sorted(channels)} channels; all must have the same number")
-    counts = sum(part.count(len(classes)) for part in parts["training"])
-    for entry, count in zip(classes, counts, strict=True):  # type: ignore[arg-type]
+    by_part = np.array([part.count(len(classes)) for part in parts["training"]])
+    counts = by_part.sum(0)
+    for entry, count in zip(classes, counts, strict=True):
         if not count:
             raise InputError(
                 f"{name}: class {entry.name!r} (value {entry.value}) has no voxel in the training part; "
@@ -272,7 +275,7 @@ def _open(settings: DataFile, folder: Path, name: str, hold: Callable[[Volume], 
     for part in (part for which in ("training", "validation") for part in np.atleast_1d(said[which])):
         for path in ("image", "labels", "weights"):  # the same files may be reached by other paths
             part.pop(path)
-    digest = json.dumps([said, shapes, [int(n) for n in counts]], sort_keys=True)  # type: ignore[union-attr]
+    digest = json.dumps([said, shapes, [int(n) for n in counts]], sort_keys=True)
     fingerprint = hashlib.blake2b(digest.encode(), digest_size=8).hexdigest()
     return Dataset(
         name,
@@ -280,7 +283,8 @@ def _open(settings: DataFile, folder: Path, name: str, hold: Callable[[Volume], 
         parts["training"],
         parts["validation"],
         voxel_size_nm,
-        tuple(int(n) for n in counts),  # type: ignore[union-attr]
+        tuple(int(n) for n in counts),
+        tuple(int(n) for n in by_part.sum(1)),
         fingerprint,
     )
 

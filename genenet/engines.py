@@ -6,11 +6,14 @@ array per output. What OpenVINO and ONNX Runtime read is written once, beside th
 
 import contextlib
 import dataclasses
+import gc
 import importlib.util
 import io
 import logging
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +36,10 @@ FILES = {"openvino": "openvino/model.xml", "onnx": "model.onnx", "int8": "openvi
 
 # Whole numbers are fitted to what the layers give on so many windows.
 N_CALIBRATION = 16
+
+# Batches that take so long leave no memory for layers behind in OpenVINO: of the original U-Net a gigabyte. To take it
+# anew costs these nothing that can be measured, but small networks a third of their time.
+SLOW_S = 2.0
 
 # Which ONNX Runtime providers may be asked for; only the CPU's was seen at work.
 PROVIDERS_VARIABLE = "GENENET_ONNX_PROVIDERS"
@@ -103,7 +110,8 @@ def _write(model: "keras.Model", engine: str, beside: Path) -> None:
     shape = (None, *model.inputs[0].shape[1:])
     signature = [keras.InputSpec(shape=shape, dtype="float32", name="image")]
     if engine == "onnx":
-        with tempfile.TemporaryDirectory() as folder:  # whose name has the suffix that Keras asks for
+        # The folder is there since Keras asks for a name with this suffix.
+        with tempfile.TemporaryDirectory() as folder, _without_garbage():
             model.export(f"{folder}/model.onnx", format="onnx", input_signature=signature, verbose=False)
             (Path(folder) / "model.onnx").replace(beside)
         return
@@ -112,6 +120,28 @@ def _write(model: "keras.Model", engine: str, beside: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.export(folder, format="tf_saved_model", input_signature=signature, verbose=False)
         openvino.save_model(openvino.convert_model(folder), str(beside / "model.xml"), compress_to_fp16=False)
+
+
+@contextlib.contextmanager
+def _without_garbage() -> Iterator[None]:
+    """tf2onnx leaves copies of the network behind, 10 GB of a large one, in cycles that Python seldom looks for."""
+    over = threading.Event()
+
+    def collect() -> None:
+        while not over.wait(0.1):
+            gc.collect()
+
+    gc.collect()
+    gc.freeze()  # what was there before need not be looked through again and again
+    collector = threading.Thread(target=collect, daemon=True)
+    collector.start()
+    try:
+        yield
+    finally:
+        over.set()
+        collector.join()
+        gc.unfreeze()
+        gc.collect()
 
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
@@ -139,8 +169,12 @@ def _openvino(path: Path, precision: str) -> tuple[Run, str]:
             if n_threads():
                 hints["INFERENCE_NUM_THREADS"] = n_threads()
             compiled[batch.shape] = core.compile_model(model, "CPU", hints)
+        started = time.perf_counter()
         found = compiled[batch.shape](batch)
-        return [np.asarray(found[number]) for number in range(len(found))]
+        answers = [np.asarray(found[number]) for number in range(len(found))]
+        if time.perf_counter() - started >= SLOW_S:
+            compiled[batch.shape].release_memory()  # else members together would hold what each needs for itself
+        return answers
 
     return run, precision
 

@@ -86,8 +86,8 @@ class TrainingWindows:
         self._chances = np.array([np.prod(room, dtype=np.float64) for room in self._room])
         self._chances /= self._chances.sum()
         self._grid = self._grid_starts() if settings.spacing else None
-        labelled = sum(data.counts) / sum(np.prod(part.shape, dtype=np.float64) for part in data.training)
-        self._sparse = labelled < 0.5
+        parts = zip(data.n_labelled, data.training, strict=True)
+        self._sparse = any(n < 0.5 * np.prod(part.shape, dtype=np.float64) for n, part in parts)
         self._positions = self._find_positions() if settings.rare_class_share or self._sparse else None
 
     def batch(self, step: int) -> Batch:

@@ -67,9 +67,9 @@ def test_only_what_people_vouch_for_is_learned(tmp_path, trained, data_file, qui
     session.go_to(3)
     session.mark(done=True)
     session.close()
-    found = write_data(tmp_path, data_file, [kept], 7)
+    found = write_data(tmp_path / "round", data_file, [kept], 7)
     assert found == {"n_known": 200 + 64 * 64, "n_changed": 200}
-    data = Dataset.open(read_yaml(tmp_path / "data.yaml"))
+    data = Dataset.open(tmp_path / "round" / "data.yaml")
     old, new = data.training
     assert old.weights is None and data.validation[0].shape == Dataset.open(data_file).validation[0].shape
     labels, weights = (getattr(new, read)((0, 0, 0), new.shape) for read in ("read_labels", "read_weights"))

@@ -297,10 +297,10 @@ def learn(
         raise InputError("--segment names the next volume and --output its segmentation; give both or neither")
     if segment is not None:
         open_volume(segment)
-    opened, given = Study.open(study), [Corrections.open(folder) for folder in folders]
-    members = open_members(study)
+    opened, members = Study.open(study), open_members(study)
     if members is None:
         raise InputError(f"{study} has no ensemble yet; `genenet ensemble {study}` chooses one")
+    given = [Corrections.open(folder) for folder in folders]
     import_keras()
     n_steps = steps or max(opened.training.steps // 4, 1)
     training = dataclasses.replace(

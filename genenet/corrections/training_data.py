@@ -96,7 +96,7 @@ def _write_labels(
             box = tuple(slice(a + side.start, a + side.stop) for (a, _), side in zip(bounds, inner, strict=True))
             known = _known(merged, box, held_out)  # type: ignore[arg-type]
             changed = merged.changed(box) & known  # type: ignore[arg-type]
-            labels.write(box, np.where(known, merged.read(box), unknown).astype(dtype))  # type: ignore[arg-type]
+            labels.write(box, np.where(known, merged.read(box).astype(dtype), dtype.type(unknown)))  # type: ignore[arg-type]
             weights.write(box, np.where(changed, error_weight, 1).astype(np.uint8))  # type: ignore[arg-type]
             n_known, n_changed = n_known + int(known.sum()), n_changed + int(changed.sum())
     names = dict(zip(("labels", "weights"), (str(path.absolute()) for path in paths), strict=True))
@@ -117,8 +117,5 @@ def _known(merged: Merged, box: Box, held_out: Sequence[Box]) -> np.ndarray:
 def _held_out(corrections: Corrections, validation: Sequence[Part]) -> list[Box]:
     """Boxes of the validation part that lie in the corrected image."""
     return [
-        part.box
-        for part in validation
-        if isinstance(part.image.source, (str, Path))
-        and Path(part.image.source).absolute() == Path(str(corrections.image)).absolute()
+        part.box for part in validation if Path(part.image.name).absolute() == Path(str(corrections.image)).absolute()
     ]
