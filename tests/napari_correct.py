@@ -26,7 +26,8 @@ class Hand:
     def place(self, y, x):
         """Where a voxel is on the canvas."""
         scale = np.asarray(self.viewer.layers["labels"].scale)[1:]
-        offset = (np.array([y, x]) * scale - np.asarray(self.viewer.camera.center)[1:]) * self.viewer.camera.zoom
+        camera = getattr(self.viewer, "scene", self.viewer).camera
+        offset = (np.array([y, x]) * scale - np.asarray(camera.center)[1:]) * camera.zoom
         return QPointF(self.canvas.width() / 2 + offset[1], self.canvas.height() / 2 + offset[0])
 
     def send(self, kind, where, button, held):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import genenet as gn
 from genenet.corrections import by_hand, overlay
+from genenet.corrections.activity import work_by_slice
 from genenet.corrections.changes import Change, decode, encode
 from genenet.corrections.ledger import Ledger, read_ledger
 from genenet.corrections.merge import Merged, write_merged
@@ -268,6 +269,21 @@ def test_one_person_opens_a_volume_once_and_two_people_do_not_clash(tmp_path):
         Merged(folder, people=("cara",))
     with pytest.raises(gn.InputError, match="has no ledger of 'manual'; there is none"):
         Merged(folder, mode="manual")
+
+
+def test_a_stroke_may_be_kept_in_parts(tmp_path):
+    folder, labels = corrections(tmp_path)
+    session = Session(folder, "anna")
+    session.labels[0, 0, :5] = 9
+    assert session.keep(partial=True) == 5 and session.keep(partial=True) == 0
+    assert session.keep() == session.keep() == 0
+    session.labels[0, 1, :5] = 9
+    session.keep()
+    session.close()
+    strokes = [event.fields for event in folder.events("anna") if event.kind == "stroke"]
+    assert [(entry["voxels"], "part" in entry) for entry in strokes] == [(5, True), (0, False), (5, False)]
+    (work,) = work_by_slice("anna", "correct", folder.events("anna"))
+    assert (work.n_strokes, work.n_voxels) == (2, 10)
 
 
 def test_labels_by_hand_begin_with_nothing(tmp_path):

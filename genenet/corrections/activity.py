@@ -60,10 +60,11 @@ def work_by_slice(person: str, mode: str, events: Sequence[Event], idle_s: float
             at(number).seconds += seconds
         if event.kind in EDITS:
             here, sign = at(number), -1 if event.kind == "undo" else 1
-            here.n_strokes += sign
+            here.n_strokes += 0 if event.fields.get("part") else sign
             here.n_voxels += sign * int(event.fields["voxels"])
-            painted = max(event.fields["after"].items(), key=lambda pair: pair[1])[0]
-            here.class_seconds[int(painted)] += seconds
+            if event.fields["after"]:
+                painted = max(event.fields["after"].items(), key=lambda pair: pair[1])[0]
+                here.class_seconds[int(painted)] += seconds
         if event.kind in ("done", "undone") and "box" not in event.fields:
             at(number).is_done = event.kind == "done"
         if number in found:

@@ -75,7 +75,7 @@ class Session:
         self._seconds: collections.defaultdict[int, float] = collections.defaultdict(float)
         for work in work_by_slice(person, mode, events):
             self._seconds[work.slice] += work.seconds
-        self._is_closed = False
+        self._is_closed = self._is_partial = False
         self.done: set[int] = set()
         for event in events:
             if event.kind in ("done", "undone") and "slice" in event.fields:
@@ -127,26 +127,27 @@ class Session:
             self.keep()
             self._write("focus" if gained else "focus_lost", slice=self.slice)
 
-    def keep(self, kind: str = "stroke") -> int:
+    def keep(self, kind: str = "stroke", *, partial: bool = False) -> int:
         """Put what was changed since the last call into the ledger.
 
         Args:
             kind: `stroke`, `undo` or `redo`.
+            partial: The stroke goes on; the next event is of the same one.
 
         Returns:
             How many voxels have another value now.
         """
-        if not self.labels.is_changed:
-            return 0
         changes, before, after = self.labels.take_changes()
-        if not changes:
+        if not changes and (partial or not self._is_partial):
             return 0
+        self._is_partial = partial
         self.start()
         entries = [encode(change) for change in changes]
         self._replay.add(entries)
         self._write(
             kind,
             slice=self.slice,
+            part=True if partial else None,
             voxels=len(after),
             before=_counts(before),
             after=_counts(after),

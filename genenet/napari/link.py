@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
 
@@ -29,12 +29,16 @@ class Link:
         labels: The layer that is edited.
         regions: Where it is doubtful, once known.
         region: The place of the region that is looked at, or None.
+        frame: The layer that shows where it is, or None before there is one.
+        camera: The viewer's.
+        watchers: Called when something is other than before.
     """
 
     def __init__(self, viewer: Viewer, session: Session) -> None:
         self.viewer, self.session = viewer, session
         self.regions: Regions | None = None
         self.region: tuple[int, int, int] | None = None
+        self.frame: Shapes | None = None
         self.watchers: list[Callable[[], None]] = []
         corrections = session.corrections
         scale = None
@@ -55,14 +59,16 @@ class Link:
         self.labels.undo = functools.partial(self._undone, self.labels.undo, "undo")  # type: ignore[method-assign]
         self.labels.redo = functools.partial(self._undone, self.labels.redo, "redo")  # type: ignore[method-assign]
         self.labels.events.paint.connect(self._painted)
+        self.camera = getattr(viewer, "scene", viewer).camera  # it moved in napari 0.9
+        viewer.dims.set_current_step(0, self._first_left())
         viewer.dims.events.current_step.connect(self._moved_on)
-        viewer.camera.events.connect(self._moved)
+        self.camera.events.connect(self._moved)
         viewer.mouse_move_callbacks.append(self._moved)
         self._moved_on()
 
     def keep(self) -> None:
-        """Put what was painted so far into the ledger; to be called about once a second."""
-        if self.session.keep():
+        """Put what was painted so far into the ledger, in the middle of a stroke too; to be called often."""
+        if self.session.keep(partial=True):
             self.tell()
 
     def tell(self) -> None:
@@ -75,11 +81,11 @@ class Link:
         scale = np.asarray(self.labels.scale)
         middle = [(side.start + side.stop - 1) / 2 for side in box]
         self.viewer.dims.set_point(0, int(middle[0]) * scale[0])
-        self.viewer.camera.center = tuple(np.array(middle) * scale)
+        self.camera.center = tuple(np.array(middle) * scale)
         height, width = (n * s for n, s in zip([side.stop - side.start for side in box[1:]], scale[1:], strict=True))
         canvas = getattr(self.viewer.window, "_qt_viewer", None)
         size = canvas.canvas.size if canvas is not None else (600, 800)
-        self.viewer.camera.zoom = 0.8 * min(size[0] / height, size[1] / width)
+        self.camera.zoom = 0.8 * min(size[0] / height, size[1] / width)
 
     def next_region(self) -> Box | None:
         """Go to the region that is worth most and not done; None if there is none."""
@@ -91,6 +97,8 @@ class Link:
         box = self.regions.box(self.region)
         self.go_to(box)
         self._frame(box)
+        if self.frame is not None:
+            self.frame.visible = True
         self.tell()
         return box
 
@@ -124,12 +132,15 @@ class Link:
                     bounds = ((number, number + 1), (0, regions.shape[1]), (0, regions.shape[2]))
                 z, y, x = (slice(int(a), int(b)) for a, b in bounds)
                 regions.finish((z, y, x), done=event.kind == "done")
+        self._frame(regions.box((0, 0, 0)))  # the first time takes long
+        if self.frame is not None:
+            self.frame.visible = False
         self.tell()
 
     def close(self) -> None:
         """End the session; the viewer may stay."""
         self.viewer.dims.events.current_step.disconnect(self._moved_on)
-        self.viewer.camera.events.disconnect(self._moved)
+        self.camera.events.disconnect(self._moved)
         self.labels.events.paint.disconnect(self._painted)
         if self._moved in self.viewer.mouse_move_callbacks:
             self.viewer.mouse_move_callbacks.remove(self._moved)
@@ -149,23 +160,26 @@ class Link:
         return scale
 
     def _frame(self, box: Box) -> None:
-        """Draw a line around a region, on its slice."""
-        z = (box[0].start + box[0].stop - 1) // 2
+        """Draw a line around a region, seen on all slices."""
         (top, bottom), (left, right) = ((side.start - 0.5, side.stop - 0.5) for side in box[1:])
-        corners = np.array([[z, top, left], [z, top, right], [z, bottom, right], [z, bottom, left]])
-        if "region" in self.viewer.layers:
-            self.viewer.layers["region"].data = [corners]
-            return
-        active = self.viewer.layers.selection.active
-        shapes = self.viewer.add_shapes(
-            [corners], shape_type="rectangle", name="region", scale=self.labels.scale, edge_color="#f0e442",
-            face_color="transparent", edge_width=1,
-        )  # fmt: skip
-        shapes.editable = False
-        self.viewer.layers.selection.active = active
+        corners = np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
+        if self.frame is None or self.frame not in self.viewer.layers:
+            active = self.viewer.layers.selection.active
+            self.frame = self.viewer.add_shapes(
+                [corners], shape_type="rectangle", name="region", scale=self.labels.scale[1:], edge_color="#f0e442",
+                face_color="transparent", edge_width=1,
+            )  # fmt: skip
+            self.frame.editable = False
+            self.viewer.layers.selection.active = active
+        self.frame.data = [corners]
+
+    def _first_left(self) -> int:
+        """The first slice that is not done."""
+        return next((z for z in range(self.session.labels.shape[0]) if z not in self.session.done), 0)
 
     def _painted(self, _event: Any) -> None:
-        self.keep()
+        if self.session.keep():
+            self.tell()
 
     def _undone(self, function: Callable[[], None], kind: str) -> None:
         self.session.keep()
