@@ -152,7 +152,13 @@ def panel() -> None:
 
     def strokes(viewer: Any, layer: Any) -> list[float]:
         """Seconds per mouse move."""
-        layer.mode, layer.brush_size, layer.selected_label = "paint", 40, 2
+        layer.mode, layer.brush_size, layer.selected_label = "paint", 40, 3
+        viewer.layers.selection.active = layer
+        camera = getattr(viewer, "scene", viewer).camera
+        camera.center, camera.zoom = (0, 1000, 1000), 1.0
+        for _ in range(50):  # the window needs a while
+            QApplication.processEvents()
+            time.sleep(0.02)
         canvas = viewer.window._qt_viewer.canvas.native
         spent = []
 
@@ -162,6 +168,7 @@ def panel() -> None:
                 kind, at, canvas.mapToGlobal(at.toPoint()).toPointF(), button, held, Qt.KeyboardModifier.NoModifier
             )
             QApplication.sendEvent(canvas, event)
+            QApplication.processEvents()
 
         left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
         for number in range(6):
@@ -206,9 +213,19 @@ def panel() -> None:
             viewer.dims.set_current_step(0, z)
             QApplication.processEvents()
         mine = strokes(viewer, side.link.labels)
+        side_slice = side.link.session.slice
         started = time.perf_counter()
-        side.link.next_region()
-        next_s = time.perf_counter() - started
+        side.link.regions.next()
+        choose_s = time.perf_counter() - started
+        next_s = []
+        for _ in range(5):  # a person looks at each for a while
+            started = time.perf_counter()
+            side.link.next_region()
+            answered = time.perf_counter()
+            QApplication.processEvents()
+            next_s.append((answered - started, time.perf_counter() - started))
+            time.sleep(1)
+            side.link.finish_region()
         peak = peak_bytes() - before
         side.end()
         viewer.close()
@@ -216,12 +233,24 @@ def panel() -> None:
         alone.window._qt_window.resize(1300, 850)
         alone.add_image(np.broadcast_to(plane, shape))
         layer = alone.add_labels(np.repeat(plane[None], shape[0], 0))
+        alone.dims.set_current_step(0, side_slice)
         theirs = strokes(alone, layer)
+        own_s = []
+        for z in (40, 80, 120, 160, 200):
+            started = time.perf_counter()
+            alone.dims.set_current_step(0, z)
+            QApplication.processEvents()
+            own_s.append(time.perf_counter() - started)
+        changed = [sum(event.fields["voxels"] for event in kept.events("anna") if event.kind == "stroke"),
+                   int((np.asarray(layer.data[side_slice]) == 3).sum())]  # fmt: skip
         alone.close()
     ratio = statistics.median(mine) / statistics.median(theirs)
-    say(ratio="move_with_panel_over_napari_alone", value=round(ratio, 3), target=1.1,
-        ms=[round(1000 * statistics.median(spent), 2) for spent in (mine, theirs)], napari=napari.__version__,
-        next_region_s=round(next_s, 3), next_target_s=0.2, more_gib=round(peak / 2**30, 2))  # fmt: skip
+    answered, drawn = ([round(value, 3) for value in times] for times in zip(*next_s, strict=True))
+    say(ratio="move_with_panel_over_napari_alone", value=round(ratio, 3), target=1.1, voxels_painted=changed,
+        ms=[round(1000 * statistics.median(spent), 2) for spent in (mine, theirs)],
+        napari=napari.__version__)  # fmt: skip
+    say(figure="next_region", target_s=0.2, choose_s=round(choose_s, 4), answered_s=answered, drawn_s=drawn,
+        slice_in_napari_alone_s=[round(value, 3) for value in own_s], more_gib=round(peak / 2**30, 2))  # fmt: skip
 
 
 if __name__ == "__main__":

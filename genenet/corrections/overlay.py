@@ -2,7 +2,8 @@
 
 import collections
 import itertools
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class Overlay:
         self._pieces: collections.OrderedDict[Place, np.ndarray] = collections.OrderedDict()
         self._before: dict[Place, np.ndarray] = {}
         self._edited: dict[Place, np.ndarray] = {}
+        self._lock = threading.RLock()  # what is looked at next may be read by a thread
 
     @property
     def size(self) -> int:
@@ -56,25 +58,32 @@ class Overlay:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         box, within = _split(key, self.shape)
-        part = self._gather(box)
-        part[within] = value
-        for place, mine, theirs in self._meeting(box):
-            piece = self._piece(place)
-            if place not in self._before:
-                self._before[place] = piece.copy()
-            piece[mine] = part[theirs]
-            self._widen(place, mine)
-        self._let_go()
+        with self._lock:
+            part = self._gather(box)
+            part[within] = value
+            for place, mine, theirs in self._meeting(box):
+                piece = self._piece(place)
+                if place not in self._before:
+                    self._before[place] = piece.copy()
+                piece[mine] = part[theirs]
+                self._widen(place, mine)
+            self._let_go()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of it; viewers must not ask for that, but small volumes may be compared so."""
         return np.asarray(self.read(tuple(slice(0, n) for n in self.shape)), dtype)  # type: ignore[arg-type]
 
     def read(self, box: Box) -> np.ndarray:
-        """Labels in a box, an array of one's own."""
-        found = self._gather(box)
-        self._let_go()
+        """Labels in a box, an array of one's own; any thread may ask."""
+        with self._lock:
+            found = self._gather(box)
+            self._let_go()
         return found
+
+    def add(self, entries: Iterable[dict[str, Any]]) -> None:
+        """What was changed is kept from now on: `take_changes`, encoded."""
+        with self._lock:
+            self._replay.add(entries)
 
     @property
     def is_changed(self) -> bool:
@@ -87,6 +96,10 @@ class Overlay:
         Returns:
             The changes, and the values of these voxels before and after, `(voxels,)` each.
         """
+        with self._lock:
+            return self._take_changes()
+
+    def _take_changes(self) -> tuple[list[Change], np.ndarray, np.ndarray]:
         changes, before, after = [], [], []
         for place, old in self._before.items():
             low, high = self._edited[place]

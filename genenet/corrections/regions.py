@@ -98,11 +98,18 @@ class Regions:
         places = places[~self.finished.ravel()[places]]
         return list(zip(*(axis.tolist() for axis in np.unravel_index(places, self.gains.shape)), strict=True))
 
-    def next(self) -> tuple[int, int, int] | None:
-        """The most gainful region that is not done, by its place on the grid; None if all are."""
-        if self.finished.all():
+    def next(self, without: tuple[int, int, int] | None = None) -> tuple[int, int, int] | None:
+        """The most gainful region that is not done, by its place on the grid; None if all are.
+
+        Args:
+            without: A region that does not count.
+        """
+        left = np.where(self.finished, -1.0, self.gains)
+        if without is not None:
+            left[without] = -1.0
+        best = int(np.argmax(left))
+        if left.flat[best] < 0:
             return None
-        best = int(np.argmax(np.where(self.finished, -1.0, self.gains)))
         z, y, x = (int(n) for n in np.unravel_index(best, self.gains.shape))
         return z, y, x
 

@@ -143,7 +143,7 @@ class Session:
         self._is_partial = partial
         self.start()
         entries = [encode(change) for change in changes]
-        self._replay.add(entries)
+        self.labels.add(entries)
         self._write(
             kind,
             slice=self.slice,

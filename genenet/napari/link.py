@@ -1,6 +1,7 @@
 """Ties a session to a napari viewer: what is painted, looked at and left goes into the ledger."""
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,7 @@ class Link:
         self.labels.redo = functools.partial(self._undone, self.labels.redo, "redo")  # type: ignore[method-assign]
         self.labels.events.paint.connect(self._painted)
         self.camera = getattr(viewer, "scene", viewer).camera  # it moved in napari 0.9
+        viewer.dims.axis_labels = ("z", "y", "x")
         viewer.dims.set_current_step(0, self._first_left())
         viewer.dims.events.current_step.connect(self._moved_on)
         self.camera.events.connect(self._moved)
@@ -100,6 +102,7 @@ class Link:
         if self.frame is not None:
             self.frame.visible = True
         self.tell()
+        self._read_ahead()
         return box
 
     def finish_region(self) -> None:
@@ -135,6 +138,7 @@ class Link:
         self._frame(regions.box((0, 0, 0)))  # the first time takes long
         if self.frame is not None:
             self.frame.visible = False
+        self._read_ahead()
         self.tell()
 
     def close(self) -> None:
@@ -158,6 +162,22 @@ class Link:
                       blending="translucent" if channel == 0 else "additive")
             )  # fmt: skip
         return scale
+
+    def _read_ahead(self) -> None:
+        """Read the slice to which `next_region` would go after this one, in a thread."""
+        place = None if self.regions is None else self.regions.next(without=self.region)
+        if self.regions is None or place is None:
+            return
+        z, _, _ = self.regions.box(place)
+        number = (z.start + z.stop - 1) // 2
+        layers = [layer.data for layer in self.viewer.layers if isinstance(layer.data, Overlay)]
+
+        def read() -> None:
+            for data in layers:
+                _, height, width = data.shape
+                data.read((slice(number, number + 1), slice(0, height), slice(0, width)))
+
+        threading.Thread(target=read, daemon=True).start()
 
     def _frame(self, box: Box) -> None:
         """Draw a line around a region, seen on all slices."""
