@@ -74,6 +74,27 @@ class Work:
         return any(entry.name == "disagreement" for entry in self.maps)
 
 
+class Said:
+    """What the networks say about a block, and what is written of it.
+
+    Attributes:
+        answer: For the whole block, beyond the volume's edge too.
+    """
+
+    def __init__(self, answer: Answer, maps: Sequence[Map]) -> None:
+        self.answer, self._maps = answer, maps
+        self._made: tuple[tuple[int, ...], np.ndarray, list[np.ndarray]] | None = None
+
+    def blocks(self, shape: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Of its first `shape` voxels, indices of the most probable classes, and the voxels of every map."""
+        made = self._made  # another thread may write another one meanwhile
+        if made is None or made[0] != shape:
+            inside = self.answer.inside(tuple(map(slice, shape)))
+            labels = inside.probabilities.argmax(-1)
+            made = self._made = shape, labels, [entry.block(inside, labels) for entry in self._maps]
+        return made[1:]
+
+
 class Worker:
     """Work under way in this process: networks loaded, files open."""
 
@@ -82,6 +103,7 @@ class Worker:
         self.predictor = work.load()
         self.reach = self.predictor.reach(work.core)
         self.is_warned = False
+        self._plain: tuple[bytes, Said] | None = None
         self.writers = list(writers or map(reopen_volume, work.targets))
 
     def read(self, box: Box) -> np.ndarray:
@@ -98,31 +120,36 @@ class Worker:
             )
         return images
 
-    def predict(self, images: np.ndarray, box: Box) -> tuple[Answer, float]:
-        """What the networks say about a block, and the seconds that they took."""
-        started = time.perf_counter()
-        answer = self.predictor.predict(images, self.reach, member_entropy=self.work.asks_members)
-        inside = tuple(slice(side.stop - side.start) for side in box)
-        return answer.inside(inside), time.perf_counter() - started
+    def predict(self, images: np.ndarray) -> tuple["Said", float]:
+        """What the networks say about a block, and the seconds that they took.
 
-    def write(self, box: Box, answer: Answer) -> tuple[list[int], int]:
+        Of a block that is the same everywhere, as beyond the tissue, they are asked once.
+        """
+        started, same = time.perf_counter(), _same_everywhere(images)
+        if same is not None and self._plain is not None and self._plain[0] == same:
+            return self._plain[1], 0.0
+        said = Said(self.predictor.predict(images, self.reach, member_entropy=self.work.asks_members), self.work.maps)
+        if same is not None:
+            self._plain = same, said
+        return said, time.perf_counter() - started
+
+    def write(self, box: Box, said: "Said") -> tuple[list[int], int]:
         """Bring a block to the disk; gives voxels per class, and bytes."""
-        labels = answer.probabilities.argmax(-1)
-        n_bytes, (z, y, x) = 0, box
-        for entry, writer in zip(self.work.maps, self.writers, strict=True):
-            values = entry.block(answer, labels)
+        z, y, x = box
+        labels, blocks = said.blocks(tuple(side.stop - side.start for side in box))
+        for values, writer in zip(blocks, self.writers, strict=True):
             writer.write((z, y, x), values)
-            n_bytes += values.nbytes
         for writer in self.writers:
             writer.flush()
-        return np.bincount(labels.ravel(), minlength=answer.probabilities.shape[-1]).tolist(), n_bytes
+        n_classes = said.answer.probabilities.shape[-1]
+        return np.bincount(labels.ravel(), minlength=n_classes).tolist(), sum(values.nbytes for values in blocks)
 
     def do(self, box: Box, networks: contextlib.AbstractContextManager[Any] | None = None) -> Done:
         """One block, from the image to the disk; the networks may be shared by threads, by a lock."""
         images = self.read(box)
         with networks or contextlib.nullcontext():
-            answer, network_s = self.predict(images, box)
-        counts, n_written = self.write(box, answer)
+            said, network_s = self.predict(images)
+        counts, n_written = self.write(box, said)
         return Done(counts, images.nbytes, n_written, network_s, peak_bytes())
 
     def do_all(self, boxes: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
@@ -135,10 +162,10 @@ class Worker:
                 index, box, read = ahead
                 images = read.result()
                 ahead = next(submitted, None)
-                answer, network_s = self.predict(images, box)
+                said, network_s = self.predict(images)
                 if behind is not None:
                     yield behind()
-                written = writing.submit(self.write, box, answer)
+                written = writing.submit(self.write, box, said)
                 behind = functools.partial(_finished, index, written, images.nbytes, network_s)
             if behind is not None:
                 yield behind()
@@ -147,6 +174,14 @@ class Worker:
         """Let go of the files."""
         for writer in self.writers:
             writer.close()
+
+
+def _same_everywhere(images: np.ndarray) -> bytes | None:
+    """The value that all voxels have, or None; NaN is never the same."""
+    first = images[0, 0, 0]
+    if not (images[-1, -1, -1] == first).all() or not (images == first).all():
+        return None
+    return bytes(first.tobytes())
 
 
 def _finished(index: int, written: "Future[tuple[list[int], int]]", n_read: int, network_s: float) -> tuple[int, Done]:

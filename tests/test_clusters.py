@@ -197,12 +197,12 @@ def test_threads_that_share_a_process_share_its_networks(members, volume, tmp_pa
     worker = Worker(work)
     predict = worker.predict
 
-    def watched(images, box):
+    def watched(images):
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
         try:
-            return predict(images, box)
+            return predict(images)
         finally:
             with lock:
                 inside[0] -= 1

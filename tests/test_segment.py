@@ -716,3 +716,25 @@ def test_ensembles_look_as_they_are_told(networks, tmp_path):
         Ensemble(tuple(networks), axes=("z",))
     with pytest.raises(gn.InputError, match="slices lie across one or several of z, y and x, but got 'q'"):
         Ensemble(tuple(networks), axes=("z", "z", "q"))
+
+
+def test_blocks_that_are_the_same_everywhere_ask_the_networks_once(tmp_path, monkeypatch):
+    """Beyond the tissue, or where chunks are missing: the same answer, edges of the volume included."""
+    pixels = np.full((4, 200, 200), 3.0, np.float32)
+    pixels[:, :40, :40] = image((4, 40, 40))
+    pixels[3, 150:, 150:] = 5.0
+    members = MeanPredictor((predictor(0), predictor(1)))
+    asked = []
+    predict = MeanPredictor.predict
+    monkeypatch.setattr(MeanPredictor, "predict", lambda *a, **k: asked.append(1) or predict(*a, **k))
+    maps = {name: tmp_path / f"{name}.npy" for name in ("probabilities", "disagreement")}
+    segment_volume(
+        members, CLASSES, open_volume(pixels), tmp_path / "o.npy", identity="a", extras=maps, max_voxels=2000
+    )
+    n_blocks = len(list(blocks(pixels.shape, members.choose_core(pixels.shape, 2000))))
+    assert len(asked) < 0.6 * n_blocks
+    reach = members.reach(members.choose_core(pixels.shape))
+    volume = open_volume(pixels)
+    images = members.read(lambda at, n: volume.read_mirrored(at, n)[..., None], (0, 0, 0), reach)
+    whole = predict(members, images, reach).inside(tuple(map(slice, pixels.shape)))
+    np.testing.assert_allclose(np.load(maps["probabilities"]), whole.probabilities, atol=2e-3)
