@@ -1,16 +1,16 @@
 """Correction: which order of work needs least, three rounds of learning, and what the panel costs.
 
-    python -m benchmarks.correction orders STUDY FOLDER
-    python -m benchmarks.correction rounds STUDY FOLDER
+    python -m benchmarks.correction orders FOLDER
+    python -m benchmarks.correction rounds FOLDER
     python -m benchmarks.correction panel
 
-STUDY is a study on the `vnc` data (`python -m benchmarks.vnc`), trained on slices 0 to 10 and validated on 11 to 13; a
-corrector who knows the labels works on slices 14 to 19, which no network has seen. `orders`: the score against the
-area looked at and against the time by the default model of a person, doubtful regions first, at random, in order;
-FOLDER gets the picture. `rounds`: in each of three rounds 5 % of the area is corrected and two members are trained
+On the `vnc` data; two networks (16 features, three scales, 500 steps) learn from slices 0 to 4 and are validated on 12
+and 13; a corrector who knows the labels works on slices 5 to 11, which no network has seen. `orders`: the score against
+the area looked at and against the time by the default model of a person, doubtful regions first, at random, in order;
+FOLDER gets the pictures. `rounds`: in each of three rounds 5 % of the area is corrected and the members are trained
 further, for each order. `panel`: a mouse move of a stroke in napari with the panel on a 250x2000x2000 OME-Zarr over the
-same in napari alone on an array in memory; needs a display (`xvfb-run python -m benchmarks.correction panel`). Ends
-with JSON lines.
+same in napari alone on an array in memory; needs a display (`xvfb-run python -m benchmarks.correction panel`). Run
+again, `orders` and `rounds` continue. Ends with JSON lines.
 """
 
 import dataclasses
@@ -25,17 +25,18 @@ from typing import Any
 import numpy as np
 
 import genenet as gn
+from benchmarks.vnc import data_settings
 from genenet.corrections.learn import learn
 from genenet.corrections.planning import ORDERS, compare_orders, plot_orders
 from genenet.corrections.regions import Regions
 from genenet.corrections.simulate import Corrector
 from genenet.corrections.store import Corrections
+from genenet.settings import TrainingSettings, WindowSettings
 from genenet.volume import Volume, open_volume
-from search import Study
 
-UNSEEN = 14, 20
+UNSEEN, TRAINING, VALIDATION = (5, 12), (0, 5), (12, 14)
 SIZE = 1, 128, 128
-SHARE_PER_ROUND, N_MEMBERS, STEPS = 0.05, 2, 120
+SHARE_PER_ROUND, STEPS = 0.05, 120
 
 
 def say(**entry: Any) -> None:
@@ -43,21 +44,25 @@ def say(**entry: Any) -> None:
     print(json.dumps({"benchmark": "correction", **entry}), flush=True)
 
 
-def unseen(study: Study, folder: Path) -> tuple[Volume, Volume]:
+def first(folder: Path) -> tuple[gn.Ensemble, dict[str, Any], TrainingSettings]:
+    """Two networks, what they learned from, and how."""
+    content = {**data_settings(), "training": {"z": [*TRAINING]}, "validation": {"z": [*VALIDATION]}}
+    training = TrainingSettings(steps=500, validate_every=250, windows=WindowSettings(batch_size=4))
+    net = gn.EncoderDecoder(n_classes=5, n_features=16, n_scales=3, window_size=192)
+    data = gn.Dataset.open(content)
+    networks = [gn.train_network(net, data, folder / f"net{seed}", training, seed=seed) for seed in (0, 1)]
+    return gn.Ensemble(tuple(networks)), content, training
+
+
+def unseen(folder: Path) -> tuple[Volume, Volume]:
     """The slices that no network has seen, image and class values, as files."""
-    part = study.data.validation[0]
-    found = []
-    for name, volume in (("image", part.image), ("truth", part.labels)):
-        path = folder / f"{name}.ome.zarr"
+    content, found = data_settings(), []
+    for name in ("image", "labels"):
+        volume, path = open_volume(content[name]), folder / f"{name}.ome.zarr"
         if not path.exists():
-            box = slice(*UNSEEN), slice(0, volume.shape[1]), slice(0, volume.shape[2])
-            pixels = volume.read(box)
-            if name == "truth":
-                values = np.array([*(entry.value for entry in study.data.classes)] + [0] * 256)
-                pixels = values[part.table.to_indices(pixels, volume.name)]
-            dtype = np.uint8
-            with gn.create_volume(path, pixels.shape, dtype, voxel_size_nm=volume.voxel_size_nm) as out:
-                out.write(tuple(slice(0, n) for n in pixels.shape), pixels.astype(dtype))
+            pixels = volume.read((slice(*UNSEEN), slice(0, volume.shape[1]), slice(0, volume.shape[2])))
+            with gn.create_volume(path, pixels.shape, pixels.dtype, voxel_size_nm=content["voxel_size_nm"]) as out:
+                out.write(tuple(slice(0, n) for n in pixels.shape), pixels)  # type: ignore[arg-type]
         found.append(open_volume(path))
     return found[0], found[1]
 
@@ -67,13 +72,12 @@ def needed(points: list[Any], score: float, what: str) -> float:
     return next(getattr(point, what) for point in points if point.adjusted_rand >= score)
 
 
-def orders(study: Study, folder: Path) -> None:
+def orders(folder: Path) -> None:
     """The score against what was spent, in several orders."""
-    image, truth = unseen(study, folder)
-    ensemble = gn.Ensemble.open(study.folder / "ensemble")
+    (image, truth), (ensemble, _, _) = unseen(folder), first(folder)
     cells, entropy, other = (folder / f"{name}.ome.zarr" for name in ("cells", "entropy", "disagreement"))
     if not cells.exists():
-        ensemble.segment(image, cells, extras={"entropy": entropy, "disagreement": other}, engine="auto")
+        ensemble.segment(image, cells, extras={"entropy": entropy, "disagreement": other})
     for name, doubt in (("entropy", entropy), ("disagreement", other)):
         found = compare_orders(cells, truth, doubt, size=SIZE)
         plot_orders(found, folder / f"orders-{name}.png")
@@ -94,23 +98,21 @@ def orders(study: Study, folder: Path) -> None:
                     minutes_ratio=round(spent[order][1] / spent["doubtful"][1], 2))  # fmt: skip
 
 
-def in_rounds(study: Study, folder: Path) -> None:
+def in_rounds(folder: Path) -> None:
     """Three rounds of correcting and learning, in each order."""
-    image, truth = unseen(study, folder)
-    everything = gn.Ensemble.open(study.folder / "ensemble")
-    training = dataclasses.replace(study.training, steps=STEPS, seconds=None, validate_every=STEPS // 2)
+    (image, truth), (trained, content, training) = unseen(folder), first(folder)
+    training, data = dataclasses.replace(training, steps=STEPS, validate_every=STEPS // 2), gn.Dataset.open(content)
     whole = tuple(slice(0, n) for n in truth.shape)
     labels = truth.read(whole)  # type: ignore[arg-type]
     for order in ORDERS:
-        ensemble = dataclasses.replace(everything, members=everything.members[:N_MEMBERS], weights=(), temperatures=(),
-                                       axes=())  # fmt: skip
+        ensemble = trained
         for number in range(4):
             place = folder / order
             cells, doubt = place / f"cells{number}.ome.zarr", place / f"doubt{number}.ome.zarr"
             if not cells.exists():
-                ensemble.segment(image, cells, extras={"entropy": doubt}, engine="auto")
+                ensemble.segment(image, cells, extras={"entropy": doubt})
             score = gn.adjusted_rand_score(labels, open_volume(cells).read(whole))  # type: ignore[arg-type]
-            valid = ensemble.score(study.data).adjusted_rand
+            valid = ensemble.score(data).adjusted_rand
             say(figure="rounds", order=order, round=number, unseen=round(score, 4), validation=round(valid, 4))
             if number == 3:
                 break
@@ -134,7 +136,7 @@ def in_rounds(study: Study, folder: Path) -> None:
                 corrector.work(boxes, max_voxels=SHARE_PER_ROUND * labels.size)
                 say(figure="work", order=order, round=number, minutes=round(corrector.seconds / 60, 1))
                 corrector.close()
-            done = learn(place / "rounds", ensemble, study.settings["data"], [kept], training)
+            done = learn(place / "rounds", ensemble, content, [kept], training)
             ensemble = gn.Ensemble.open(done.folder / "ensemble")
 
 
@@ -256,9 +258,9 @@ def panel() -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["panel"]:
         panel()
-    elif len(sys.argv) == 4 and sys.argv[1] in ("orders", "rounds"):
-        target = Path(sys.argv[3])
+    elif len(sys.argv) == 3 and sys.argv[1] in ("orders", "rounds"):
+        target = Path(sys.argv[2])
         target.mkdir(parents=True, exist_ok=True)
-        {"orders": orders, "rounds": in_rounds}[sys.argv[1]](Study.open(sys.argv[2]), target)
+        {"orders": orders, "rounds": in_rounds}[sys.argv[1]](target)
     else:
         sys.exit(__doc__)
