@@ -286,6 +286,22 @@ def test_a_stroke_may_be_kept_in_parts(tmp_path):
     assert (work.n_strokes, work.n_voxels) == (2, 10)
 
 
+def test_where_corrections_stand(tmp_path):
+    path, labels = segmentation(tmp_path)
+    assert folder_beside(path) == tmp_path / "cells.corrections"
+    for name in ("a.h5:/some/labels", "b c.tif"):
+        with gn.create_volume(tmp_path / name, SHAPE, np.uint8) as out:
+            out.write(tuple(slice(0, n) for n in SHAPE), labels)
+    assert folder_beside(f"{tmp_path}/a.h5:/some/labels") == tmp_path / "a-some-labels.corrections"
+    for source in (f"{tmp_path}/a.h5:/some/labels", tmp_path / "b c.tif"):
+        session = Session(Corrections.create(folder_beside(source), segmentation=source), "änne")
+        session.labels[0, 0, 0] = 9
+        session.close()
+        assert Merged(session.corrections).read((slice(0, 1), slice(0, 1), slice(0, 1))) == 9
+    with pytest.raises(gn.InputError, match="is a URL; say where corrections of it are kept"):
+        folder_beside("https://example.org/cells.ome.zarr")
+
+
 def test_labels_by_hand_begin_with_nothing(tmp_path):
     folder, _ = corrections(tmp_path)
     session = Session(folder, "anna", "manual")

@@ -202,12 +202,16 @@ class Corrections:
 
 
 def folder_beside(segmentation: Path | str) -> Path:
-    """Where the corrections of a segmentation stand.
+    """Where the corrections of a segmentation stand: `cells.corrections` beside `cells.ome.zarr`.
 
-    >>> folder_beside("out/cells.ome.zarr").name
-    'cells.corrections'
+    Raises:
+        InputError: There is no such file, or it is a URL.
     """
-    return Path(f"{split_suffix(Path(segmentation))[0]}.corrections")
+    if is_remote(str(segmentation)):
+        raise InputError(f"{segmentation} is a URL; say where corrections of it are kept (--folder)")
+    where = place.find(segmentation)
+    inner = where.inner.strip("/").replace("/", "-")
+    return Path(split_suffix(where.path)[0] + (f"-{inner}" if inner else "") + ".corrections")
 
 
 def note_of(segmentation: Path | str) -> dict[str, Any]:
