@@ -35,7 +35,7 @@ from genenet.settings import TrainingSettings, WindowSettings
 from genenet.volume import Volume, open_volume
 
 UNSEEN, TRAINING, VALIDATION = (5, 12), (0, 5), (12, 14)
-SIZE = 1, 128, 128
+SIZES, SMALLEST = (128, 64, 32), 30
 SHARE_PER_ROUND, STEPS = 0.05, 120
 
 
@@ -78,8 +78,11 @@ def orders(folder: Path) -> None:
     cells, entropy, other = (folder / f"{name}.ome.zarr" for name in ("cells", "entropy", "disagreement"))
     if not cells.exists():
         ensemble.segment(image, cells, extras={"entropy": entropy, "disagreement": other})
-    for name, doubt in (("entropy", entropy), ("disagreement", other)):
-        found = compare_orders(cells, truth, doubt, size=SIZE)
+    ways = [("entropy", entropy, size, 1) for size in SIZES]
+    ways += [("disagreement", other, 64, 1), ("entropy", entropy, 64, SMALLEST)]
+    for which, doubt, size, smallest in ways:
+        name = f"{which}-{size}" + (f"-from-{smallest}-voxels" if smallest > 1 else "")
+        found = compare_orders(cells, truth, doubt, size=(1, size, size), smallest=smallest)
         plot_orders(found, folder / f"orders-{name}.png")
         start = found["random"][0].adjusted_rand
         for order, points in found.items():
@@ -87,7 +90,7 @@ def orders(folder: Path) -> None:
                   for area in (0, 0.05, 0.1, 0.2, 0.3, 0.5, 1)}  # fmt: skip
             say(figure="score_by_area", map=name, order=order, **at, minutes=round(points[-1].minutes, 1))
         for share in (0.25, 0.5, 0.75):
-            goal = start + share * (1 - start)
+            goal = start + share * (found["random"][-1].adjusted_rand - start)
             spent = {
                 order: [needed(points, goal, what) for what in ("area", "minutes")] for order, points in found.items()
             }
@@ -120,7 +123,7 @@ def in_rounds(folder: Path) -> None:
                 place / f"cells{number}.corrections", image=image.source, segmentation=cells, doubt=doubt
             )
             # Regions of earlier rounds are not looked at again.
-            regions = Regions.measure(open_volume(doubt), size=SIZE)
+            regions = Regions.measure(open_volume(doubt))
             for before in range(number):
                 for event in Corrections.open(place / f"cells{before}.corrections").events("simulated"):
                     if event.kind == "done":

@@ -206,3 +206,14 @@ def test_a_corrector_who_overlooks_half(tmp_path):
     corrector.close()
     done = [event for event in folder.events("simulated") if event.kind == "done"]
     assert [event.fields["box"][0] for event in done] == [[0, 1], [1, 2]]
+
+
+def test_a_corrector_who_leaves_specks(tmp_path):
+    folder, labels = corrections(tmp_path)
+    truth = labels.copy()
+    truth[0, 2:7, 2:7] = labels[0, 2:7, 2:7] + 10
+    truth[0, 20, 20:23] += 10
+    corrector = Corrector(folder, gn.open_volume(truth), smallest=4)
+    step = corrector.correct((slice(0, 1), slice(0, 40), slice(0, 50)))
+    corrector.close()
+    assert step.n_changed == 25

@@ -336,8 +336,9 @@ def simulate(
     truth: Annotated[str, typer.Argument(help="What it should be, in the same values.")],
     doubt: Annotated[str, typer.Argument(help="Its entropy or disagreement.")],
     ignore: Annotated[int | None, typer.Option(help="The value of voxels whose class nobody knows.")] = None,
-    size: Annotated[int, typer.Option(min=8, help="Side of a region, in voxels.")] = 128,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Of the errors, how many a person sees.")] = 1.0,
+    size: Annotated[int, typer.Option(min=8, help="Side of a region, in voxels.")] = 64,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of the wrong voxels, how many a person sees.")] = 1.0,
+    smallest: Annotated[int, typer.Option(min=1, help="Connected errors of fewer voxels are left.")] = 1,
     study: Annotated[Path | None, typer.Option(help="Take the times that `effort` kept in this study.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A picture, .png or .pdf.")] = None,
     as_json: AsJson = False,
@@ -349,7 +350,15 @@ def simulate(
     times = Effort() if study is None else Effort.of(study)
     with progress("correcting") as shown:
         found = compare_orders(
-            segmentation, truth, doubt, ignore=ignore, size=(1, size, size), share=share, effort=times, progress=shown
+            segmentation,
+            truth,
+            doubt,
+            ignore=ignore,
+            size=(1, size, size),
+            share=share,
+            smallest=smallest,
+            effort=times,
+            progress=shown,
         )
     if plot is not None:
         plot_orders(found, plot)

@@ -43,6 +43,7 @@ def compare_orders(
     ignore: int | None = None,
     size: Sequence[int] = REGION,
     share: float = 1.0,
+    smallest: int = 1,
     effort: Effort | None = None,
     orders: Sequence[str] = ORDERS,
     seed: int = 0,
@@ -56,7 +57,8 @@ def compare_orders(
         doubt: The networks' entropy or disagreement.
         ignore: A value of `truth` that nobody knows.
         size: Of a region, in voxels.
-        share: Of the errors, how many are seen.
+        share: Of the wrong voxels, how many are seen.
+        smallest: Connected errors of fewer voxels are left as they are.
         effort: A person's time.
         orders: Of `doubtful`, `random`, `sequential`.
         seed: Of the random order, and of what is overlooked.
@@ -78,7 +80,7 @@ def compare_orders(
     found, n_done, n_regions = {}, 0, len(regions.all_boxes()) * len(orders)
     for order in orders:
         points = []
-        for point in _walk(labels, correct, _boxes(regions, order, seed), ignore, share, effort, seed):
+        for point in _walk(labels, correct, _boxes(regions, order, seed), ignore, (share, smallest), effort, seed):
             points.append(point)
             n_done += 1
             if progress is not None:
@@ -101,7 +103,7 @@ def _walk(
     truth: Volume,
     boxes: Sequence[Box],
     ignore: int | None,
-    share: float,
+    seen: tuple[float, int],
     effort: Effort | None,
     seed: int,
 ) -> list[Point]:
@@ -121,7 +123,7 @@ def _walk(
     points = [_point(np.asarray(counts), 0.0, 0.0)]
     with tempfile.TemporaryDirectory() as place:
         kept = Corrections.create(Path(place) / "simulated", segmentation=str(labels.source))
-        corrector = Corrector(kept, truth, share=share, effort=effort, unknown=ignore, seed=seed)
+        corrector = Corrector(kept, truth, share=seen[0], smallest=seen[1], effort=effort, unknown=ignore, seed=seed)
         for box in boxes:
             before = corrector.session.labels.read(box)
             corrector.correct(box)

@@ -13,8 +13,9 @@ from genenet.formats.boxes import Box
 from genenet.tiling import blocks
 from genenet.volume import Volume
 
-# The shape of a region unless asked for otherwise: what fits on a screen and is seen at a glance.
-REGION = 1, 128, 128
+# The shape of a region unless asked for otherwise. The smaller, the less is looked at for nothing: docs/RESULTS.md has
+# figures; still smaller ones would send a person to and fro.
+REGION = 1, 64, 64
 
 # Slices that are read at a time.
 N_SLICES = 8

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.ndimage
 
 from genenet.corrections.effort import Effort
 from genenet.corrections.errors import count_errors
@@ -62,6 +63,7 @@ class Corrector:
         *,
         person: str = "simulated",
         share: float = 1.0,
+        smallest: int = 1,
         effort: Effort | None = None,
         unknown: int | None = None,
         seed: int = 0,
@@ -73,7 +75,8 @@ class Corrector:
             corrections: The folder.
             truth: What the labels should be, in the values of the segmentation.
             person: Whose ledger is written.
-            share: Of the wrong voxels' regions, how many are seen and mended, 0 to 1.
+            share: Of the wrong voxels, how many are seen and mended, 0 to 1.
+            smallest: Connected errors of fewer voxels are left as they are, as people leave specks.
             effort: The time that it takes.
             unknown: A value of `truth` that nobody knows; such voxels are left as they are.
             seed: Which errors are overlooked.
@@ -87,6 +90,7 @@ class Corrector:
         if not 0 <= share <= 1:
             raise InputError(f"the share of errors that are mended is 0 to 1, but got {share}")
         self._truth, self._share, self._effort, self._unknown = truth, share, effort or Effort(), unknown
+        self._smallest = smallest
         self._rng = np.random.default_rng(seed)
         self._clock = Clock()
         self.session = Session(corrections, person, clock=self._clock, wall=lambda: wall + self._clock.seconds)
@@ -105,6 +109,8 @@ class Corrector:
         wrong = (labels != truth) & known
         if self._share < 1:
             wrong &= self._rng.random(wrong.shape) < self._share
+        if self._smallest > 1:
+            wrong = _without_specks(wrong, self._smallest)
         mended = np.where(wrong, truth, labels)
         errors, changed = count_errors(mended, labels)
         seconds = float(self._effort.seconds(labels.size, errors, changed))
@@ -148,3 +154,14 @@ class Corrector:
     def close(self) -> None:
         """End the session."""
         self.session.close()
+
+
+def _without_specks(wrong: np.ndarray, smallest: int) -> np.ndarray:
+    """What is left of `(z, y, x)` without small pieces, slice by slice."""
+    found = np.zeros_like(wrong)
+    for number, entry in enumerate(wrong):
+        pieces, _ = scipy.ndimage.label(entry)
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        found[number] = (sizes >= smallest)[pieces]
+    return found

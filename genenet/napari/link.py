@@ -18,6 +18,9 @@ from genenet.corrections.session import Session
 from genenet.formats.boxes import Box
 from genenet.volume import Volume, open_volume
 
+# A region takes so much of the window's smaller side.
+SHARE = 0.4
+
 # Contrast runs between these percentiles of the middle slice.
 PERCENTILES = 0.5, 99.5
 
@@ -79,7 +82,7 @@ class Link:
             watcher()
 
     def go_to(self, box: Box) -> None:
-        """Show the middle of a box, as large as the window allows."""
+        """Show the middle of a box, with what is around it."""
         scale = np.asarray(self.labels.scale)
         middle = [(side.start + side.stop - 1) / 2 for side in box]
         self.viewer.dims.set_point(0, int(middle[0]) * scale[0])
@@ -87,7 +90,7 @@ class Link:
         height, width = (n * s for n, s in zip([side.stop - side.start for side in box[1:]], scale[1:], strict=True))
         canvas = getattr(self.viewer.window, "_qt_viewer", None)
         size = canvas.canvas.size if canvas is not None else (600, 800)
-        self.camera.zoom = 0.8 * min(size[0] / height, size[1] / width)
+        self.camera.zoom = SHARE * min(size[0] / height, size[1] / width)
 
     def next_region(self) -> Box | None:
         """Go to the region that is worth most and not done; None if there is none."""
