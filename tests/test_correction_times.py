@@ -193,7 +193,8 @@ def test_maps_that_are_none_of_doubt_are_refused():
 
 def test_a_corrector_who_overlooks_half(tmp_path):
     folder, labels = corrections(tmp_path)
-    truth = gn.open_volume((labels + 1) % 4)
+    there = np.indices(SHAPE)[1:] % 6 < 4
+    truth = gn.open_volume(np.where(there.all(0), (labels + 1) % 4, labels))  # 42 or so errors of 16 voxels per slice
     with pytest.raises(gn.InputError, match="the share of errors that are mended is 0 to 1, but got 2"):
         Corrector(folder, truth, share=2)
     with pytest.raises(gn.InputError, match="but the segmentation has"):
@@ -201,7 +202,7 @@ def test_a_corrector_who_overlooks_half(tmp_path):
     corrector = Corrector(folder, truth, share=0.5)
     boxes = [(slice(z, z + 1), slice(0, 40), slice(0, 50)) for z in range(5)]
     steps = corrector.work(boxes, max_voxels=3000)
-    assert len(steps) == 2 and all(800 < step.n_changed < 1200 for step in steps)
+    assert len(steps) == 2 and all(0.25 < step.n_changed / (28 * 34) < 0.75 for step in steps)
     assert corrector.seconds == pytest.approx(sum(step.seconds for step in steps))
     corrector.close()
     done = [event for event in folder.events("simulated") if event.kind == "done"]

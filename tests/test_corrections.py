@@ -353,3 +353,83 @@ def test_time_may_be_logged_by_hand(tmp_path):
     assert by_hand.stop(tmp_path / "log", "anna", "manual", wall=wall) == (12, 738)
     with pytest.raises(gn.InputError, match="holds times only, no labels"):
         Session(Corrections.open(tmp_path / "log"), "anna")
+
+
+def test_paths_may_be_written_in_several_ways(tmp_path, monkeypatch):
+    folder, labels = corrections(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.ome.zarr").symlink_to(tmp_path / "cells.ome.zarr")
+    monkeypatch.chdir(tmp_path / "sub")
+    for other in ("../cells.ome.zarr", tmp_path / "link.ome.zarr"):
+        assert Corrections.create(folder.folder, segmentation=other) == folder
+        session = Session(folder, "anna")
+        session.close()
+        with pytest.raises(gn.InputError, match="is the segmentation that is corrected, which stays as it is"):
+            write_merged(Merged(folder), other, overwrite=True)
+
+
+def test_a_segmentation_that_was_made_anew_is_noticed(tmp_path):
+    folder, _ = corrections(tmp_path)
+    with gn.create_volume(folder.segmentation, (5, 40, 60), np.uint8, overwrite=True):
+        pass
+    with pytest.raises(gn.InputError, match="was made anew since .*, and corrections of it do not fit"):
+        Session(folder, "anna")
+
+
+def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
+    folder, labels = corrections(tmp_path)
+    session = Session(folder, "anna")
+    stream = session._ledger._stream
+
+    class Full:
+        def write(self, text):
+            return stream.write(text[:20])
+
+        def __getattr__(self, name):
+            return getattr(stream, name)
+
+    session._ledger._stream = Full()
+    session.labels[0, :5, :5] = 9
+    with pytest.raises(OSError, match="No space left"):
+        session.keep()
+    session._ledger._stream = stream
+    session.close()
+    assert (Session(folder, "anna").labels[0, :5, :5] == 9).all()
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path):
+    folder, _ = corrections(tmp_path)
+    wall = Clock(1.8e9)
+    session = Session(folder, "anna", wall=wall)
+    for value in (8, 9):
+        session.labels[0, 0, 0] = value
+        session.keep()
+        wall.seconds -= 100
+    session.close()
+    assert Merged(folder).read((slice(0, 1), slice(0, 1), slice(0, 1))) == 9
+
+
+def test_what_was_taken_back_or_timed_elsewhere_is_not_vouched_for(tmp_path):
+    folder, _ = corrections(tmp_path)
+    session = Session(folder, "anna")
+    session.mark(done=True, box=((0, 1), (0, 8), (0, 8)))
+    session.mark(done=True)
+    session.mark(done=False)
+    session.close()
+    by_hand.start(folder.folder, "anna", "correct", 2)
+    by_hand.stop(folder.folder, "anna", "correct")
+    assert not Merged(folder).known(tuple(slice(0, n) for n in SHAPE)).any()
+
+
+def test_undoing_counts_on_the_slice_that_changes(tmp_path):
+    folder, labels = corrections(tmp_path)
+    session = Session(folder, "anna")
+    session.labels[0, 0, :5] = 9
+    session.keep()
+    session.go_to(1)
+    session.labels[0, 0, :5] = labels[0, 0, :5]
+    session.keep("undo")
+    session.close()
+    first, *others = work_by_slice("anna", "correct", folder.events("anna"))
+    assert (first.slice, first.n_strokes, first.n_voxels) == (0, 0, 0)
+    assert all(work.n_strokes == 0 for work in others)

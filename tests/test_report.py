@@ -167,7 +167,7 @@ class Reader(HTMLParser):
 
 def ranking(reader):
     """Rows of the table of networks, without its header."""
-    return [row for row in reader.rows if len(row) == 9 and row[0] != "net"]
+    return [row for row in reader.rows if len(row) == 10 and row[0] != "net"]
 
 
 # -- a finished study ---
@@ -204,8 +204,8 @@ def test_the_table_is_sorted_and_ends_with_the_baseline(page, finished):
     trials = {trial.number: trial for trial in finished.trials()}
     for number, row in zip(numbers, rows, strict=True):
         layers = trials[number].blueprint.layers_per_stack()
-        assert row[3:5] == [",".join(map(str, part)) for part in layers]
-    assert rows[-1][2:] == ["437", "2", "2,2", "0.0010", "44", "7", "30 s"]
+        assert row[4:6] == [",".join(map(str, part)) for part in layers]
+    assert rows[-1][2:] == ["–", "437", "2", "2,2", "0.0010", "44", "7", "30 s"]
     assert "1 more network in leaderboard.csv" in Reader(page).words
 
 

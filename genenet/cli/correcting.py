@@ -14,6 +14,9 @@ from genenet.wording import plural
 # Where times are logged by hand unless said otherwise.
 DEFAULT_FOLDER = Path("corrections")
 
+# With more values, as of single objects, time by class is left to --json.
+MOST_CLASSES = 12
+
 
 class OpensByDefault(typer.core.TyperGroup):
     """`genenet correct IMAGE SEGMENTATION` means `genenet correct open IMAGE SEGMENTATION`."""
@@ -136,13 +139,8 @@ def summary(
         times.plot(work, plot)
     found, paces, done = times.speed_ups(work), times.paces(work), times.counted(work)
     if as_json:
-        say_json(
-            {
-                "speed_up": [dataclasses.asdict(entry) for entry in found],
-                "pace": [dataclasses.asdict(entry) for entry in paces],
-                "slices": times.table(work),
-            }
-        )
+        ups, ways = ([_without_nan(dataclasses.asdict(entry)) for entry in entries] for entries in (found, paces))
+        say_json({"speed_up": ups, "pace": ways, "slices": times.table(work)})
         return
     left = len(work) - len(done)
     say(f"{plural(len(done), 'slice')} done{f', {left} not done and left out' if left else ''}\n")
@@ -161,7 +159,7 @@ def summary(
         ]
         columns = {"person": "", "mode": "", "slices": "d", "min/slice": ".1f", "voxels/min": ".0f", "next slice": ""}
         values = sorted({value for entry in paces for value in entry.class_minutes})
-        if values != [-1]:
+        if values != [-1] and len(values) <= MOST_CLASSES:
             columns |= {names.get(value, str(value)): ".2f" for value in values}
         say(table(rows, columns))
     for entry in found:
@@ -172,6 +170,11 @@ def summary(
         )
     if not found:
         say("\nno speed-up: nobody has done slices both by hand (--mode manual) and by correcting")
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {name: None if value != value else value for name, value in row.items()}  # noqa: PLR0124
 
 
 def _class_names(folders: list[Path]) -> dict[int, str]:
@@ -241,9 +244,13 @@ def effort(
 
     from genenet.corrections.effort import EFFORT
     from genenet.corrections.errors import fit_effort
+    from genenet.errors import InputError
+    from search.goals import CORRECTION
     from search.study import Study
 
     opened = None if study is None else Study.open(study)
+    if opened is not None and CORRECTION in opened.asked.objectives and opened.trials():
+        raise InputError(f"{study} searches by these times already; other ones would not compare with its trials")
     found = fit_effort(folders, idle)
     for folder in folders:
         found.save(folder / EFFORT)
@@ -290,13 +297,18 @@ def learn(
     from genenet.ensemble import Ensemble
     from genenet.errors import InputError
     from genenet.evaluation import open_members
+    from genenet.formats.place import check_free
     from genenet.volume import open_volume
     from search.study import Study
 
     if (segment is None) != (output is None):
         raise InputError("--segment names the next volume and --output its segmentation; give both or neither")
+    if segment is None and entropy is not None:
+        raise InputError("--entropy is written with a segmentation; name the volume by --segment")
     if segment is not None:
         open_volume(segment)
+        for path in filter(None, (output, entropy)):
+            check_free(path, overwrite=False)
     opened, members = Study.open(study), open_members(study)
     if members is None:
         raise InputError(f"{study} has no ensemble yet; `genenet ensemble {study}` chooses one")

@@ -59,7 +59,7 @@ def work_by_slice(person: str, mode: str, events: Sequence[Event], idle_s: float
         if seconds:
             at(number).seconds += seconds
         if event.kind in EDITS:
-            here, sign = at(number), -1 if event.kind == "undo" else 1
+            here, sign = at(int(event.fields.get("of", number))), -1 if event.kind == "undo" else 1
             here.n_strokes += 0 if event.fields.get("part") else sign
             here.n_voxels += sign * int(event.fields["voxels"])
             if event.fields["after"]:

@@ -63,6 +63,8 @@ def corrected_slices(
     for person, mode, _ in corrections.ledgers("correct"):
         events = corrections.events(person, mode)
         replay = corrections.replay(events)
+        by_hand = {event.session for event in events if event.fields.get("tool") == "hand"}
+        events = [event for event in events if event.session not in by_hand]  # what was done elsewhere is not known
         for work in work_by_slice(person, mode, events, idle_s):
             if work.is_done and work.seconds > 0:
                 box = slice(work.slice, work.slice + 1), slice(0, height), slice(0, width)

@@ -140,6 +140,9 @@ def learn(
             progress(index + 1, len(ensemble.members))
     candidates = [*members, *ensemble.members]
     chosen = Ensemble.select(candidates, opened, max_members=max_members, vote=ensemble.vote)
+    before, after = (which.score(opened).adjusted_rand for which in (ensemble, chosen))
+    if after < before:
+        chosen, after = ensemble, before
     chosen.save(place / "ensemble")
     effort = _effort(asked["corrections"], idle_s)
     counts = [count_network_errors(which.predictor(), opened.validation) for which in (ensemble, chosen)]
@@ -151,8 +154,8 @@ def learn(
         n_known=content["n_known"],
         n_changed=content["n_changed"],
         n_training=sum(opened.counts),
-        before=ensemble.score(opened).adjusted_rand,
-        after=chosen.score(opened).adjusted_rand,
+        before=before,
+        after=after,
         n_members=len(chosen.members),
         predicted_before=predicted[0],
         predicted_after=predicted[1],

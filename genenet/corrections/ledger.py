@@ -11,6 +11,7 @@ A session is one run of a program. Its first event says who, on what and in whic
 
 import dataclasses
 import datetime
+import errno
 import json
 import os
 import secrets
@@ -78,7 +79,7 @@ class Ledger:
         self.path, self.session, self._clock, self._wall = path, session, clock, wall
         self._lock = filelock.FileLock(f"{path}.lock")
         self._stream: BinaryIO | None = None
-        self._synced = clock()
+        self._synced, self._is_synced, self._unwritten = clock(), True, b""
 
     @classmethod
     def append(
@@ -106,7 +107,7 @@ class Ledger:
             found._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise InputError(f"another program writes {path}; close it, or take another --person") from None
-        stream = found._stream = path.open("ab")
+        stream = found._stream = path.open("ab", buffering=0)
         if stream.tell() and _last_byte(path) != b"\n":
             stream.write(b"\n")  # a line that a crash cut off stays by itself
         return found
@@ -118,17 +119,32 @@ class Ledger:
         event = Event(kind, self._wall(), round(self._clock(), 3), self.session, _said(fields))
         stamp = datetime.datetime.fromtimestamp(event.at, datetime.UTC).isoformat(timespec="milliseconds")
         line = {"event": kind, "at": stamp.replace("+00:00", "Z"), "clock": event.clock, "session": self.session}
-        stream = self._opened()
-        stream.write(json.dumps({**line, **event.fields}).encode() + b"\n")
-        stream.flush()
-        if self._clock() - self._synced >= SYNC_S:
-            self.sync()
+        text = json.dumps({**line, **event.fields}).encode() + b"\n"
+        self._unwritten += text
+        self._append()
+        self._is_synced = False
+        self.sync(after_s=SYNC_S)
         return event
 
-    def sync(self) -> None:
-        """Bring everything to the disk."""
-        os.fsync(self._opened().fileno())
-        self._synced = self._clock()
+    def _append(self) -> None:
+        """Add what is not yet in the file, whole or not at all; what a full disk refuses is tried again."""
+        stream = self._opened()
+        whole = os.fstat(stream.fileno()).st_size
+        try:
+            if stream.write(self._unwritten) != len(self._unwritten):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        except OSError:
+            os.ftruncate(stream.fileno(), whole)
+            raise
+        self._unwritten = b""
+
+    def sync(self, after_s: float = 0.0) -> None:
+        """Bring everything to the disk, unless that was done less than so many seconds ago."""
+        if self._unwritten:
+            self._append()
+        if not self._is_synced and self._clock() - self._synced >= after_s:
+            os.fsync(self._opened().fileno())
+            self._is_synced, self._synced = True, self._clock()
 
     def close(self) -> None:
         """Let others write; a second call does nothing."""

@@ -1,15 +1,14 @@
 """One label volume of everybody's corrections, and where people disagree."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy.ndimage
 
 from genenet.corrections.ledger import Event
-from genenet.corrections.replay import Replay
-from genenet.corrections.store import Corrections
+from genenet.corrections.store import Corrections, same_file
 from genenet.errors import InputError
 from genenet.formats import place
 from genenet.formats.boxes import Box
@@ -68,8 +67,10 @@ class Merged:
         self.events: dict[str, list[Event]] = {person: corrections.events(person, mode) for person in self.people}
         self._alone = {person: corrections.replay(events, mode) for person, events in self.events.items()}
         everything = [event for person in self.people for event in self.events[person]]
-        self._together = corrections.replay(everything if people else sorted(everything, key=lambda e: e.at), mode)
+        self._together = corrections.replay(everything if people else in_time(self.events.values()), mode)
+        self._before = corrections.replay([], mode)
         self.shape = self._together.shape
+        self._vouched = [area for events in self.events.values() for area in done_areas(events, self.shape)]
 
     def read(self, box: Box) -> np.ndarray:
         """Labels as people left them, `(dz, dy, dx)`."""
@@ -77,18 +78,13 @@ class Merged:
 
     def changed(self, box: Box) -> np.ndarray:
         """Which voxels have another value than in the segmentation: its errors, as people saw them."""
-        before: Replay = self.corrections.replay([], self.mode)
-        return self.read(box) != before.read(box)
+        return self.read(box) != self._before.read(box)
 
     def known(self, box: Box) -> np.ndarray:
         """Which voxels somebody vouches for: those edited, and those in slices or boxes that are marked as done."""
         found = self._together.touched(box)
-        for done, area in self._areas():
-            inner = tuple(
-                slice(max(a.start - b.start, 0), max(a.stop - b.start, 0)) for a, b in zip(area, box, strict=True)
-            )
-            if done:
-                found[inner] = True
+        for area in self._vouched:
+            found[cut(area, box)] = True
         return found
 
     def conflicts(self) -> Iterator[Conflict]:
@@ -104,7 +100,7 @@ class Merged:
         labels, _ = scipy.ndimage.label(both & (mine != theirs))
         for number, found in enumerate(scipy.ndimage.find_objects(labels), 1):
             here = labels[found] == number
-            values = tuple(int(np.bincount(part[found][here]).argmax()) for part in (mine, theirs))
+            values = tuple(_most(part[found][here]) for part in (mine, theirs))
             where = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, found, strict=True))
             yield Conflict((first, second), where, int(here.sum()), values)  # type: ignore[arg-type]
 
@@ -114,18 +110,49 @@ class Merged:
             if all(self._alone[person].touched(box).any() for person in (first, second)):  # type: ignore[arg-type]
                 yield box  # type: ignore[misc]
 
-    def _areas(self) -> Iterator[tuple[bool, Box]]:
-        """What is marked, in the order of time; what is no longer marked counts as never marked."""
-        last: dict[tuple, tuple[bool, Box]] = {}
-        for event in sorted((e for events in self.events.values() for e in events), key=lambda e: e.at):
-            if event.kind in ("done", "undone"):
-                bounds = event.fields.get("box")
-                if bounds is None:
-                    z = int(event.fields["slice"])
-                    bounds = ((z, z + 1), (0, self.shape[1]), (0, self.shape[2]))
-                area = tuple(slice(int(a), int(b)) for a, b in bounds)
-                last[tuple(map(tuple, bounds))] = event.kind == "done", area  # type: ignore[assignment]
-        yield from last.values()
+
+def in_time(ledgers: Iterable[Sequence[Event]]) -> list[Event]:
+    """Events of several ledgers in the order of time, each ledger's own order kept, though a clock was set back."""
+    found = []
+    for events in ledgers:
+        latest = float("-inf")
+        for event in events:
+            latest = max(latest, event.at)
+            found.append((latest, event))
+    return [event for _, event in sorted(found, key=lambda pair: pair[0])]
+
+
+def done_areas(events: Sequence[Event], shape: Sequence[int]) -> list[Box]:
+    """What a person marked as done and did not take back; what was only timed by hand was done elsewhere."""
+    found: dict[tuple[tuple[int, int], ...], None] = {}
+    by_hand = {event.session for event in events if event.fields.get("tool") == "hand"}
+    for event in events:
+        if event.kind not in ("done", "undone") or event.session in by_hand:
+            continue
+        bounds = event.fields.get("box")
+        if bounds is None:
+            z = int(event.fields["slice"])
+            bounds = ((z, z + 1), (0, shape[1]), (0, shape[2]))
+        area = tuple((int(a), int(b)) for a, b in bounds)
+        if event.kind == "done":
+            found[area] = None
+            continue
+        for other in list(found):
+            if all(a <= c and d <= b for (a, b), (c, d) in zip(area, other, strict=True)):
+                del found[other]
+    return [tuple(slice(a, b) for a, b in area) for area in found]  # type: ignore[misc]
+
+
+def cut(area: Box, box: Box) -> Box:
+    """Where an area lies in a box, as far as it does."""
+    z, y, x = (slice(max(a.start - b.start, 0), max(a.stop - b.start, 0)) for a, b in zip(area, box, strict=True))
+    return z, y, x
+
+
+def _most(values: np.ndarray) -> int:
+    """The value that is there most often."""
+    found, counts = np.unique(values, return_counts=True)
+    return int(found[counts.argmax()])
 
 
 def write_merged(
@@ -151,8 +178,10 @@ def write_merged(
     """
     corrections = merged.corrections
     where = place.target(output)
-    if corrections.segmentation is not None and where.path.absolute() == place.find(corrections.segmentation).path:
-        raise InputError(f"{output} is the segmentation that is corrected, which stays as it is; choose another name")
+    for name in ("segmentation", "image", "doubt"):
+        source = getattr(corrections, name)
+        if source is not None and where.path.exists() and same_file(source, output):
+            raise InputError(f"{output} is the {name} that is corrected, which stays as it is; choose another name")
     size = open_volume(corrections.segmentation or corrections.image).voxel_size_nm
     n_changed = n_done = 0
     with held([where.path]):

@@ -17,6 +17,9 @@ from genenet.volume import Volume
 # figures; still smaller ones would send a person to and fro.
 REGION = 1, 64, 64
 
+# Seconds to look at a million voxels, at least.
+LEAST_S = 1.0
+
 # Slices that are read at a time.
 N_SLICES = 8
 
@@ -90,8 +93,9 @@ class Regions:
         voxels = functools.reduce(np.multiply.outer, [
             np.diff(np.append(np.arange(0, n, side), n)) for n, side in zip(self.shape, self.size, strict=True)
         ])  # fmt: skip
-        seconds = self.effort.seconds(voxels, self.wrong / self.n_voxels, self.wrong)
-        return 60 * self.wrong / np.maximum(seconds, 1e-9)
+        # Looking takes some time whatever a fit says; else all regions would be worth the same.
+        looking = dataclasses.replace(self.effort, s_per_megavoxel=max(self.effort.s_per_megavoxel, LEAST_S))
+        return 60 * self.wrong / looking.seconds(voxels, self.wrong / self.n_voxels, self.wrong)
 
     def order(self) -> list[tuple[int, int, int]]:
         """Places of all regions on the grid, the most gainful first; those that are done come never."""

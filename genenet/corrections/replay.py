@@ -29,6 +29,7 @@ class Replay:
         self._base = base
         self._entries: list[dict] = []
         self._bounds = np.empty((64, 2, 3), np.int64)
+        self._n_decoded = 0
         self._decoded: collections.OrderedDict[int, Change] = collections.OrderedDict()
 
     def add(self, entries: Iterable[dict]) -> None:
@@ -78,7 +79,8 @@ class Replay:
     def _change(self, number: int) -> Change:
         if number not in self._decoded:
             self._decoded[number] = decode(self._entries[number])
-            while len(self._decoded) > 1 and sum(c.mask.size for c in self._decoded.values()) > DECODED_VOXELS:
-                self._decoded.popitem(last=False)
+            self._n_decoded += self._decoded[number].mask.size
+            while len(self._decoded) > 1 and self._n_decoded > DECODED_VOXELS:
+                self._n_decoded -= self._decoded.popitem(last=False)[1].mask.size
         self._decoded.move_to_end(number)
         return self._decoded[number]

@@ -11,7 +11,7 @@ import numpy as np
 import genenet
 from genenet.corrections.activity import Stopwatch, work_by_slice
 from genenet.corrections.changes import encode
-from genenet.corrections.ledger import Ledger
+from genenet.corrections.ledger import SYNC_S, Ledger
 from genenet.corrections.overlay import MAX_BYTES, Overlay
 from genenet.corrections.store import Corrections
 
@@ -137,16 +137,21 @@ class Session:
         Returns:
             How many voxels have another value now.
         """
+        if self.labels.is_changed:
+            self.start()
         changes, before, after = self.labels.take_changes()
         if not changes and (partial or not self._is_partial):
             return 0
         self._is_partial = partial
-        self.start()
         entries = [encode(change) for change in changes]
+        # Undoing may change another slice than the one that is shown.
+        on = {int(change.start[0]) for change in changes if change.mask.shape[0] == 1}
+        number = on.pop() if len(on) == 1 and kind != "stroke" else self.slice
         self.labels.add(entries)
         self._write(
             kind,
             slice=self.slice,
+            of=number if number != self.slice else None,
             part=True if partial else None,
             voxels=len(after),
             before=_counts(before),
@@ -167,6 +172,10 @@ class Session:
             (self.done.add if done else self.done.discard)(self.slice)
         area = {"slice": self.slice} if box is None else {"box": [[int(a), int(b)] for a, b in box]}
         self._write("done" if done else "undone", **area)
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, if that is not there for a second yet."""
+        self._ledger.sync(after_s=SYNC_S)
 
     def note(self, text: str) -> None:
         """Keep what a person wants to say about the current slice."""

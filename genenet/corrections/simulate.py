@@ -75,7 +75,7 @@ class Corrector:
             corrections: The folder.
             truth: What the labels should be, in the values of the segmentation.
             person: Whose ledger is written.
-            share: Of the wrong voxels, how many are seen and mended, 0 to 1.
+            share: Of the connected errors, how many are seen and mended, 0 to 1.
             smallest: Connected errors of fewer voxels are left as they are, as people leave specks.
             effort: The time that it takes.
             unknown: A value of `truth` that nobody knows; such voxels are left as they are.
@@ -107,10 +107,7 @@ class Corrector:
         labels, truth = self.session.labels.read(box), self._truth.read(box)
         known = np.ones(truth.shape, bool) if self._unknown is None else truth != self._unknown
         wrong = (labels != truth) & known
-        if self._share < 1:
-            wrong &= self._rng.random(wrong.shape) < self._share
-        if self._smallest > 1:
-            wrong = _without_specks(wrong, self._smallest)
+        wrong = np.stack([self._seen(entry) for entry in wrong])
         mended = np.where(wrong, truth, labels)
         errors, changed = count_errors(mended, labels)
         seconds = float(self._effort.seconds(labels.size, errors, changed))
@@ -126,6 +123,15 @@ class Corrector:
         self.session.mark(done=True, box=[(side.start, side.stop) for side in box])
         self.voxels += labels.size
         return Step(box, seconds, changed)
+
+    def _seen(self, wrong: np.ndarray) -> np.ndarray:
+        """The errors of a slice that are seen: connected ones, whole or not at all, and no specks."""
+        pieces, n = scipy.ndimage.label(wrong)
+        seen = np.bincount(pieces.ravel(), minlength=n + 1) >= self._smallest
+        if self._share < 1:
+            seen &= self._rng.random(n + 1) < self._share
+        seen[0] = False
+        return seen[pieces]
 
     def work(
         self,
@@ -154,14 +160,3 @@ class Corrector:
     def close(self) -> None:
         """End the session."""
         self.session.close()
-
-
-def _without_specks(wrong: np.ndarray, smallest: int) -> np.ndarray:
-    """What is left of `(z, y, x)` without small pieces, slice by slice."""
-    found = np.zeros_like(wrong)
-    for number, entry in enumerate(wrong):
-        pieces, _ = scipy.ndimage.label(entry)
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        found[number] = (sizes >= smallest)[pieces]
-    return found

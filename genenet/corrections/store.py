@@ -1,6 +1,7 @@
 """The folder that holds the corrections of one volume: what is corrected, and a ledger for every person and mode."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,9 @@ class Corrections:
             shape = volume.shape[0], volume.shape[1], volume.shape[2]
         if segmentation is not None:
             if volume.dtype.kind not in "ui" or len(volume.shape) != 3:
-                raise InputError(f"{volume.name} holds {volume.dtype}, but labels must be whole numbers")
+                raise InputError(
+                    f"{volume.name} holds {volume.dtype} of shape {volume.shape}, but labels are integers (z, y, x)"
+                )
             dtype, made_by = volume.dtype.name, note_of(segmentation)
         found = tuple(classes or ())
         if segmentation is not None and not found:
@@ -167,6 +170,7 @@ class Corrections:
             raise InputError(
                 f"{self.folder} holds times only, no labels; begin with `genenet correct IMAGE SEGMENTATION`"
             )
+        self._check_segmentation()
         base = None if mode == "manual" or self.segmentation is None else open_volume(self.segmentation)
         made = Replay(base, self.shape, np.dtype(self.dtype))
         made.add_events(events)
@@ -186,6 +190,17 @@ class Corrections:
             found._check()
             found._save()
         return found
+
+    def _check_segmentation(self) -> None:
+        """Edits belong to the labels on which they were made."""
+        if self.segmentation is None or self.shape is None:
+            return
+        volume, networks = open_volume(self.segmentation), note_of(self.segmentation).get("networks")
+        if (volume.shape, volume.dtype.name) != (self.shape, self.dtype) or networks != self.identity:
+            raise InputError(
+                f"{self.segmentation} was made anew since {self.folder} was begun, and corrections of it do not fit; "
+                "put the old one back, or choose another folder"
+            )
 
     def _check(self) -> None:
         for name in ("image", "doubt"):
@@ -221,4 +236,16 @@ def note_of(segmentation: Path | str) -> dict[str, Any]:
 
 
 def _absolute(path: Path | str) -> str:
-    return str(path) if is_remote(str(path)) else str(Path(path).absolute())
+    return str(path) if is_remote(str(path)) else os.path.realpath(path)
+
+
+def same_file(one: Path | str, other: Path | str) -> bool:
+    """Whether two paths name the same volume, however they are written."""
+    if is_remote(str(one)) or is_remote(str(other)):
+        return str(one) == str(other)
+    try:
+        first, second = place.find(one), place.find(other)
+    except InputError:  # an array in memory, for example
+        return False
+    inner = [entry.inner.strip("/") for entry in (first, second)]
+    return os.path.realpath(first.path) == os.path.realpath(second.path) and inner[0] == inner[1]

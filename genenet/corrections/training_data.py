@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from genenet.corrections.merge import BLOCK, Merged
-from genenet.corrections.store import Corrections
+from genenet.corrections.merge import BLOCK, Merged, cut
+from genenet.corrections.store import Corrections, same_file
 from genenet.dataset import Dataset, Part, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json, write_yaml
@@ -22,6 +22,9 @@ DATA, COUNTS = "data.yaml", "counts.json"
 
 # What stands for classes that nobody vouches for, where the data have no value for that.
 UNKNOWN = 65_535
+
+# Slices around corrections, at least: more than windows of 3-D networks have.
+DEPTH = 64
 
 
 def write_data(
@@ -65,6 +68,7 @@ def write_data(
             "there is nothing to learn from: nobody edited anything, or marked a slice or region as done, outside the "
             "validation part"
         )
+    Dataset.open({**content, "training": training})  # before it is written: what is refused may be mended
     counts = {"n_known": n_known, "n_changed": n_changed}
     write_json(place / COUNTS, counts)
     write_yaml(path, {**content, "training": training})
@@ -84,7 +88,10 @@ def _write_labels(
         return None
     paths = [place / f"{name}-{index}.ome.zarr" for name in ("corrections", "weights")]
     low, high = (np.array([[getattr(side, end) for side in box] for box in found]) for end in ("start", "stop"))
-    bounds = [(int(a), int(b)) for a, b in zip(low.min(0), high.max(0), strict=True)]
+    # Whole slices, and a good many, so that every window fits; what nobody vouches for is unknown there.
+    first, end = int(low.min(0)[0]), int(high.max(0)[0])
+    more = max(DEPTH - (end - first), 0)
+    bounds = [(max(first - more, 0), min(end + more, merged.shape[0])), (0, merged.shape[1]), (0, merged.shape[2])]
     dtype = np.promote_types(np.dtype(merged.corrections.dtype), np.min_scalar_type(unknown))
     n_known = n_changed = 0
     chunks = 1, 256, 256
@@ -107,15 +114,10 @@ def _known(merged: Merged, box: Box, held_out: Sequence[Box]) -> np.ndarray:
     """Voxels that somebody vouches for, but not those that networks are compared on."""
     known = merged.known(box)
     for area in held_out:
-        inner = tuple(
-            slice(max(a.start - b.start, 0), max(a.stop - b.start, 0)) for a, b in zip(area, box, strict=True)
-        )
-        known[inner] = False
+        known[cut(area, box)] = False
     return known
 
 
 def _held_out(corrections: Corrections, validation: Sequence[Part]) -> list[Box]:
     """Boxes of the validation part that lie in the corrected image."""
-    return [
-        part.box for part in validation if Path(part.image.name).absolute() == Path(str(corrections.image)).absolute()
-    ]
+    return [part.box for part in validation if same_file(part.image.name, str(corrections.image))]

@@ -60,12 +60,13 @@ class Link:
         if corrections.classes:
             self.labels.selected_label = corrections.classes[-1].value
         # Undoing writes into the labels without an event of its own.
+        self._own = self.labels.undo, self.labels.redo
         self.labels.undo = functools.partial(self._undone, self.labels.undo, "undo")  # type: ignore[method-assign]
         self.labels.redo = functools.partial(self._undone, self.labels.redo, "redo")  # type: ignore[method-assign]
         self.labels.events.paint.connect(self._painted)
         self.camera = getattr(viewer, "scene", viewer).camera  # it moved in napari 0.9
         viewer.dims.axis_labels = ("z", "y", "x")
-        viewer.dims.set_current_step(0, self._first_left())
+        viewer.dims.set_point(0, self._first_left() * self.labels.scale[0])
         viewer.dims.events.current_step.connect(self._moved_on)
         self.camera.events.connect(self._moved)
         viewer.mouse_move_callbacks.append(self._moved)
@@ -127,10 +128,13 @@ class Link:
         self.tell()
 
     def take_regions(self, regions: Regions) -> None:
-        """Know where it is doubtful; what was done before is done."""
+        """Know where it is doubtful; what anybody did before is done."""
         self.regions = regions
         corrections = self.session.corrections
-        for event in corrections.events(self.session.person, self.session.mode):
+        events = [
+            e for person, mode, _ in corrections.ledgers(self.session.mode) for e in corrections.events(person, mode)
+        ]
+        for event in sorted(events, key=lambda event: event.at):
             if event.kind in ("done", "undone"):
                 bounds = event.fields.get("box")
                 if bounds is None:
@@ -145,13 +149,16 @@ class Link:
         self.tell()
 
     def close(self) -> None:
-        """End the session; the viewer may stay."""
+        """End the session; the viewer may stay, but its labels are no longer edited: nobody would keep that."""
         self.viewer.dims.events.current_step.disconnect(self._moved_on)
         self.camera.events.disconnect(self._moved)
         self.labels.events.paint.disconnect(self._painted)
         if self._moved in self.viewer.mouse_move_callbacks:
             self.viewer.mouse_move_callbacks.remove(self._moved)
+        self.labels.undo, self.labels.redo = self._own  # type: ignore[method-assign]
         self.session.close()
+        self.labels.editable = False
+        self.labels.name += " (closed)"
 
     def _show_image(self, volume: Volume) -> tuple[float, ...] | None:
         scale = None if volume.voxel_size_nm is None else tuple(volume.voxel_size_nm)
@@ -159,7 +166,7 @@ class Link:
             name = "image" if volume.n_channels == 1 else f"image {channel + 1}"
             pixels = lazily(volume, channel)
             middle = pixels[volume.shape[0] // 2]
-            low, high = (float(v) for v in np.percentile(middle, PERCENTILES))
+            low, high = (float(v) for v in np.nan_to_num(np.nanpercentile(middle, PERCENTILES)))
             self.viewer.add_layer(
                 Image(pixels, name=name, scale=scale, contrast_limits=(low, max(high, low + 1e-6)), multiscale=False,
                       blending="translucent" if channel == 0 else "additive")
@@ -211,7 +218,9 @@ class Link:
             self.tell()
 
     def _moved_on(self, _event: Any = None) -> None:
-        number = int(round(self.viewer.dims.current_step[0]))
+        # Not the slider's step: other layers may have another scale.
+        place = self.labels.world_to_data(self.viewer.dims.point)[0]
+        number = int(np.clip(round(float(place)), 0, self.session.labels.shape[0] - 1))
         if number != self.session.slice:
             self.session.go_to(number)
             self.tell()

@@ -71,7 +71,12 @@ class CorrectionPanel(QWidget):
             InputError: As `Session`.
         """
         self.end()
-        self.link = Link(self._viewer, Session(corrections, person, mode))
+        session = Session(corrections, person, mode)
+        try:
+            self.link = Link(self._viewer, session)
+        except BaseException:
+            session.close()
+            raise
         self.link.watchers.append(self._working.show_state)
         self._working.fill()
         self._opening.hide()
@@ -91,17 +96,18 @@ class CorrectionPanel(QWidget):
 
     def _find_regions(self, doubt: str) -> None:
         """Rank the regions, in a thread: a large map takes a while to read."""
-        effort = self.link.session.corrections.effort if self.link is not None else None
+        link = self.link
+        effort = link.session.corrections.effort if link is not None else None
 
-        @thread_worker(connect={"returned": self._take_regions, "errored": self._complain})
+        def take(regions: Regions) -> None:
+            if link is not None and link is self.link:  # else another volume was opened meanwhile
+                link.take_regions(regions)
+
+        @thread_worker(connect={"returned": take, "errored": self._complain})
         def measure() -> Regions:
             return Regions.measure(open_volume(doubt), effort=effort)
 
         self._worker = measure()
-
-    def _take_regions(self, regions: Regions) -> None:
-        if self.link is not None:
-            self.link.take_regions(regions)
 
     def _complain(self, error: BaseException) -> None:
         self._working.status.setText(f"no regions: {error}")
@@ -109,6 +115,7 @@ class CorrectionPanel(QWidget):
     def _tick(self) -> None:
         if self.link is not None:
             self.link.keep()
+            self.link.session.sync()
             self._working.show_time()
 
     def _focus(self, state: Any) -> None:
