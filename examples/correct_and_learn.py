@@ -39,7 +39,7 @@ for number in (1, 2, 3):
     ensemble = gn.Ensemble.open(done.folder / "ensemble")
     print(
         f"round {done.number}: {done.n_changed:,} voxels corrected in {corrector.seconds / 60:.1f} simulated minutes; "
-        f"validation score {done.before:.3f} -> {done.after:.3f}, predicted correction time "
+        f"adjusted Rand score {done.before:.3f} -> {done.after:.3f}, predicted correction time "
         f"{done.predicted_before:.1f} -> {done.predicted_after:.1f} min per million voxels"
     )
 
