@@ -127,8 +127,7 @@ def in_rounds(folder: Path) -> None:
             for before in range(number):
                 for event in Corrections.open(place / f"cells{before}.corrections").events("simulated"):
                     if event.kind == "done":
-                        z, y, x = (slice(*bounds) for bounds in event.fields["box"])
-                        regions.finish((z, y, x))
+                        regions.finish(event.area(regions.shape))
             boxes = [regions.box(spot) for spot in regions.order()]
             if order != "doubtful":
                 boxes = sorted(boxes, key=lambda box: [side.start for side in box])

@@ -162,10 +162,16 @@ def classes_of(
         where = place.find(segmentation.source)
         if where.format == "ome_zarr" and (found := ome_zarr.read_classes(where.path, where.inner)):
             return tuple(entry for entry in found if entry.value != 0 or with_background)
-    values: set[int] = set()
-    for box in blocks(segmentation.shape, block):
-        values |= set(np.unique(segmentation.read(box)).tolist())  # type: ignore[arg-type]
+    values = values_of(segmentation, block)
     return tuple(default_classes(sorted(values if with_background else values - {0})))
+
+
+def values_of(labels: Volume, block: Sequence[int] = BLOCK) -> set[int]:
+    """All values of a label volume."""
+    found: set[int] = set()
+    for box in blocks(labels.shape, block):
+        found |= set(np.unique(labels.read(box)).tolist())  # type: ignore[arg-type]
+    return found
 
 
 def _label_blocks(

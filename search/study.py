@@ -21,7 +21,7 @@ import numpy as np
 import optuna
 from optuna.study import StudyDirection
 
-from genenet.corrections.effort import EFFORT, Effort
+from genenet.corrections.effort import Effort
 from genenet.dataset import Dataset, resolve_data
 from genenet.errors import InputError
 from genenet.folder import read_yaml, write_text, write_yaml
@@ -390,8 +390,7 @@ class Study:
     @property
     def effort(self) -> Effort:
         """What a person's time for corrections is taken to be: as `genenet correct effort` wrote it, or guesses."""
-        path = self.folder / EFFORT
-        return Effort.open(path) if path.exists() else Effort()
+        return Effort.known_in(self.folder)
 
     def correction_min(self, row: Mapping[Any, Any]) -> float | None:
         """Minutes that a person would take to correct a million voxels by a trial's network; None if nobody counted."""

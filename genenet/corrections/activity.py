@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from genenet.corrections.ledger import EDITS, Event
+from genenet.corrections.ledger import EDITS, HAND, Event
 
 # A pause in the log counts up to so long: by then somebody who is still there has moved the mouse.
 IDLE_S = 60.0
@@ -91,7 +91,7 @@ class Stopwatch:
                 seconds = min(event.clock - self._before.clock, self._idle_s)
         before = self._slice
         self._slice = int(event.fields["slice"]) if "slice" in event.fields else before
-        self._by_hand = self._by_hand or event.fields.get("tool") == "hand"
+        self._by_hand = self._by_hand or event.fields.get("tool") == HAND
         self._runs = event.kind in STARTS or (self._runs and event.kind not in STOPS)
         self._before = event
         # The time until another slice was shown is the one's before.

@@ -5,11 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import genenet
-from genenet.corrections.ledger import Event, Ledger
+from genenet.corrections.ledger import HAND, Event, Ledger, sessions_by_hand
 from genenet.corrections.store import Corrections
 from genenet.errors import InputError
-
-HAND = "hand"
 
 
 def start(folder: Path | str, person: str, mode: str, number: int, *, wall: Callable[[], float] = time.time) -> None:
@@ -98,10 +96,9 @@ def _end(
 
 def _running(corrections: Corrections, person: str, mode: str) -> Event | None:
     """The event by which time that runs was begun by hand."""
-    began, by_hand = None, set()
-    for event in corrections.events(person, mode):
-        if event.fields.get("tool") == HAND:
-            by_hand.add(event.session)
+    began, events = None, corrections.events(person, mode)
+    by_hand = sessions_by_hand(events)
+    for event in events:
         if event.session in by_hand:
             began = event if event.kind == "start" else None if event.kind in ("pause", "stop") else began
     return began

@@ -84,6 +84,11 @@ class Effort:
         write_json(path, dataclasses.asdict(self))
 
     @classmethod
+    def known_in(cls, folder: Path) -> Self:
+        """As `of`, or guesses where nothing was kept."""
+        return cls.of(folder) if (folder / EFFORT).exists() else cls()
+
+    @classmethod
     def of(cls, folder: Path) -> Self:
         """What `genenet correct effort` kept in a study or a folder of corrections.
 

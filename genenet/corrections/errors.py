@@ -10,6 +10,7 @@ import scipy.ndimage
 from genenet.averaging import MeanPredictor, predict_part
 from genenet.corrections.activity import IDLE_S, work_by_slice
 from genenet.corrections.effort import Effort
+from genenet.corrections.ledger import sessions_by_hand
 from genenet.corrections.store import Corrections
 from genenet.dataset import Part
 from genenet.label_table import UNLABELLED
@@ -63,7 +64,7 @@ def corrected_slices(
     for person, mode, _ in corrections.ledgers("correct"):
         events = corrections.events(person, mode)
         replay = corrections.replay(events)
-        by_hand = {event.session for event in events if event.fields.get("tool") == "hand"}
+        by_hand = sessions_by_hand(events)
         events = [event for event in events if event.session not in by_hand]  # what was done elsewhere is not known
         for work in work_by_slice(person, mode, events, idle_s):
             if work.is_done and work.seconds > 0:

@@ -16,13 +16,14 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import filelock
 
 from genenet.errors import InputError
+from genenet.formats.boxes import Box
 
 # What changes voxels, by which the labels are made again.
 EDITS = ("stroke", "undo", "redo")
@@ -43,6 +44,9 @@ EVENTS = (
     "stop",
     "close",
 )
+
+# What the first event of a session says for `tool` whose time is logged by hand.
+HAND = "hand"
 
 # Events reach the disk after at most so many seconds; the operating system has them at once.
 SYNC_S = 1.0
@@ -65,6 +69,19 @@ class Event:
     clock: float
     session: str
     fields: dict[str, Any]
+
+    def area(self, shape: Sequence[int]) -> Box:
+        """What a `done` or `undone` is about: its box, or its whole slice of a volume of that shape."""
+        if "box" in self.fields:
+            z, y, x = (slice(int(first), int(end)) for first, end in self.fields["box"])
+            return z, y, x
+        number = int(self.fields["slice"])
+        return slice(number, number + 1), slice(0, shape[1]), slice(0, shape[2])
+
+
+def sessions_by_hand(events: Iterable[Event]) -> set[str]:
+    """Sessions whose time a person logged by hand, working in another program."""
+    return {event.session for event in events if event.fields.get("tool") == HAND}
 
 
 class Ledger:

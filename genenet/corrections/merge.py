@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
-from genenet.corrections.ledger import Event
+from genenet.corrections.ledger import Event, sessions_by_hand
 from genenet.corrections.store import Corrections, same_file
 from genenet.errors import InputError
 from genenet.formats import place
@@ -124,23 +124,22 @@ def in_time(ledgers: Iterable[Sequence[Event]]) -> list[Event]:
 
 def done_areas(events: Sequence[Event], shape: Sequence[int]) -> list[Box]:
     """What a person marked as done and did not take back; what was only timed by hand was done elsewhere."""
-    found: dict[tuple[tuple[int, int], ...], None] = {}
-    by_hand = {event.session for event in events if event.fields.get("tool") == "hand"}
+    found: list[Box] = []
+    by_hand = sessions_by_hand(events)
     for event in events:
         if event.kind not in ("done", "undone") or event.session in by_hand:
             continue
-        bounds = event.fields.get("box")
-        if bounds is None:
-            z = int(event.fields["slice"])
-            bounds = ((z, z + 1), (0, shape[1]), (0, shape[2]))
-        area = tuple((int(a), int(b)) for a, b in bounds)
+        area = event.area(shape)
         if event.kind == "done":
-            found[area] = None
-            continue
-        for other in list(found):
-            if all(a <= c and d <= b for (a, b), (c, d) in zip(area, other, strict=True)):
-                del found[other]
-    return [tuple(slice(a, b) for a, b in area) for area in found]  # type: ignore[misc]
+            found.append(area)
+        else:
+            found = [other for other in found if not _holds(area, other)]
+    return found
+
+
+def _holds(area: Box, other: Box) -> bool:
+    """Whether an area holds all of another."""
+    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(area, other, strict=True))
 
 
 def cut(area: Box, box: Box) -> Box:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from genenet.components import values_of
 from genenet.corrections.effort import Effort
 from genenet.corrections.regions import REGION, Regions
 from genenet.corrections.simulate import Corrector
@@ -57,7 +58,7 @@ def compare_orders(
         doubt: The networks' entropy or disagreement.
         ignore: A value of `truth` that nobody knows.
         size: Of a region, in voxels.
-        share: Of the wrong voxels, how many are seen.
+        share: Of the connected errors, how many are seen.
         smallest: Connected errors of fewer voxels are left as they are.
         effort: A person's time.
         orders: Of `doubtful`, `random`, `sequential`.
@@ -79,13 +80,10 @@ def compare_orders(
     regions = Regions.measure(map_, size=size, effort=effort)
     found, n_done, n_regions = {}, 0, len(regions.all_boxes()) * len(orders)
     for order in orders:
-        points = []
-        for point in _walk(labels, correct, _boxes(regions, order, seed), ignore, (share, smallest), effort, seed):
-            points.append(point)
-            n_done += 1
-            if progress is not None:
-                progress(min(n_done, n_regions), n_regions)
-        found[order] = points
+        found[order] = _walk(labels, correct, _boxes(regions, order, seed), ignore, (share, smallest), effort, seed)
+        n_done += len(found[order]) - 1
+        if progress is not None:
+            progress(n_done, n_regions)
     return found
 
 
@@ -108,8 +106,7 @@ def _walk(
     seed: int,
 ) -> list[Point]:
     """Correct region after region; counts of label against prediction change by what a region changes."""
-    whole = tuple(slice(0, n) for n in labels.shape)
-    known = _values(truth, labels)
+    known = np.array(sorted(values_of(truth) | values_of(labels)))
     unknown = len(known)
 
     def count(predicted: np.ndarray, box: Box) -> np.ndarray:
@@ -128,20 +125,10 @@ def _walk(
             before = corrector.session.labels.read(box)
             corrector.correct(box)
             counts = counts + count(corrector.session.labels.read(box), box) - count(before, box)
-            area = corrector.voxels / np.prod([side.stop for side in whole])
+            area = corrector.voxels / np.prod(labels.shape)
             points.append(_point(np.asarray(counts), float(area), corrector.seconds / 60))
         corrector.close()
     return points
-
-
-def _values(*volumes: Volume) -> np.ndarray:
-    found: set[int] = set()
-    for volume in volumes:
-        for z in range(volume.shape[0]):
-            found.update(
-                np.unique(volume.read((slice(z, z + 1), slice(0, volume.shape[1]), slice(0, volume.shape[2])))).tolist()
-            )
-    return np.array(sorted(found))
 
 
 def _point(counts: np.ndarray, area: float, minutes: float) -> Point:

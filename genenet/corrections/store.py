@@ -11,14 +11,14 @@ import numpy as np
 
 from genenet.classes import SegmentationClass
 from genenet.components import classes_of
-from genenet.corrections.effort import EFFORT, Effort
+from genenet.corrections.effort import Effort
 from genenet.corrections.ledger import Event, read_ledger
 from genenet.corrections.replay import Replay
 from genenet.errors import InputError
 from genenet.folder import read_json, split_suffix, write_json
 from genenet.formats import ome_zarr, place
 from genenet.formats.remote import is_remote
-from genenet.volume import open_volume
+from genenet.volume import Volume, open_volume
 
 DESCRIPTION = "corrections.json"
 
@@ -131,8 +131,7 @@ class Corrections:
     @property
     def effort(self) -> Effort:
         """What people's time is taken to be: as `genenet correct effort` wrote it, or guesses."""
-        path = self.folder / EFFORT
-        return Effort.open(path) if path.exists() else Effort()
+        return Effort.known_in(self.folder)
 
     def ledger_path(self, person: str, mode: str = "correct") -> Path:
         """Where a person's ledger stands.
@@ -170,9 +169,8 @@ class Corrections:
             raise InputError(
                 f"{self.folder} holds times only, no labels; begin with `genenet correct IMAGE SEGMENTATION`"
             )
-        self._check_segmentation()
-        base = None if mode == "manual" or self.segmentation is None else open_volume(self.segmentation)
-        made = Replay(base, self.shape, np.dtype(self.dtype))
+        segmentation = self._open_segmentation()
+        made = Replay(None if mode == "manual" else segmentation, self.shape, np.dtype(self.dtype))
         made.add_events(events)
         return made
 
@@ -191,16 +189,17 @@ class Corrections:
             found._save()
         return found
 
-    def _check_segmentation(self) -> None:
-        """Edits belong to the labels on which they were made."""
-        if self.segmentation is None or self.shape is None:
-            return
+    def _open_segmentation(self) -> Volume | None:
+        """What is corrected; edits belong to the labels on which they were made."""
+        if self.segmentation is None:
+            return None
         volume, networks = open_volume(self.segmentation), note_of(self.segmentation).get("networks")
         if (volume.shape, volume.dtype.name) != (self.shape, self.dtype) or networks != self.identity:
             raise InputError(
                 f"{self.segmentation} was made anew since {self.folder} was begun, and corrections of it do not fit; "
                 "put the old one back, or choose another folder"
             )
+        return volume
 
     def _check(self) -> None:
         for name in ("image", "doubt"):

@@ -136,12 +136,7 @@ class Link:
         ]
         for event in sorted(events, key=lambda event: event.at):
             if event.kind in ("done", "undone"):
-                bounds = event.fields.get("box")
-                if bounds is None:
-                    number = int(event.fields["slice"])
-                    bounds = ((number, number + 1), (0, regions.shape[1]), (0, regions.shape[2]))
-                z, y, x = (slice(int(a), int(b)) for a, b in bounds)
-                regions.finish((z, y, x), done=event.kind == "done")
+                regions.finish(event.area(regions.shape), done=event.kind == "done")
         self._frame(regions.box((0, 0, 0)))  # the first time takes long
         if self.frame is not None:
             self.frame.visible = False
