@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from genenet.augment_geometry import draw_projection, nearest_sources, project, projection_reach, sample_linear
 from genenet.errors import InputError
 
 # Displacements are cut at random from a larger sheet of them, this many control points longer than a window.
@@ -19,7 +20,7 @@ _SPARE_POINTS = 8
 class Augmentation:
     """What may happen to a training window, each with its own strength; 0 or False is off.
 
-    >>> Augmentation(elastic=2.0).margin
+    >>> Augmentation(elastic=2.0).margin((192, 192))
     8
 
     Attributes:
@@ -31,6 +32,15 @@ class Augmentation:
         brightness: Largest shift of all values, in units of the normalised image (its standard deviation is 1).
         contrast: Largest relative change of the distance of all values from their mean, below 1.
         noise: Standard deviation of the Gaussian noise added to every voxel, in units of the normalised image.
+        scale: Largest relative change of size: objects become up to `1 + scale` times as large or as small. At most 1.
+        shift: Largest shift in y and in x, in voxels; for windows on a grid, which otherwise never lie elsewhere.
+        perspective: Largest displacement of each corner in y and in x, as a share of the window's side, below 1/4:
+            the window is seen at a slant.
+        blur: Largest standard deviation, in voxels, of a Gaussian filter in y and x, applied with probability 1/2.
+        color: Largest relative change of saturation, and largest turn of the hue in radians, below 1. For images of
+            red, green and blue.
+        stain: Largest relative change of the amounts of haematoxylin and of eosin, below 1; with it goes a shift by
+            a quarter of that in optical density (Tellez et al. 2018). For images of red, green and blue.
     """
 
     elastic: float = 4.0
@@ -40,14 +50,32 @@ class Augmentation:
     brightness: float = 0.12
     contrast: float = 0.2
     noise: float = 0.05
+    scale: float = 0.0
+    shift: float = 0.0
+    perspective: float = 0.0
+    blur: float = 0.0
+    color: float = 0.0
+    stain: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("elastic", "elastic_spacing", "brightness", "contrast", "noise"):
-            value = getattr(self, name)
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
             if not 0 <= value < math.inf:
                 raise InputError(f"`{name}` must be a number of at least 0, but got {name}={value}")
         if self.contrast >= 1:
             raise InputError(f"`contrast` must be below 1, or it inverts the image, but got contrast={self.contrast}")
+        for name in ("color", "stain"):
+            if getattr(self, name) >= 1:
+                raise InputError(
+                    f"`{name}` must be below 1, or it inverts colours, but got {name}={getattr(self, name)}"
+                )
+        if self.scale > 1:
+            raise InputError(f"`scale` must be at most 1, twice as large or small, but got scale={self.scale}")
+        if self.perspective >= 0.25:
+            raise InputError(
+                f"`perspective` must be below 0.25, or the image folds over itself, but got "
+                f"perspective={self.perspective}"
+            )
         if self.elastic_spacing < max(1, 4 * self.elastic):
             raise InputError(
                 f"`elastic_spacing` must be at least 1 and four times `elastic`, or the image folds over itself, but "
@@ -59,10 +87,41 @@ class Augmentation:
         """Give settings that leave windows as they are."""
         return cls(elastic=0.0, reflect=False, rotate=False, brightness=0.0, contrast=0.0, noise=0.0)
 
-    @property
-    def margin(self) -> int:
-        """Voxels to read beyond the window on each side in y and x: the largest displacement there can be."""
-        return math.ceil(_largest_displacement(self.elastic))
+    @classmethod
+    def histology(cls) -> "Augmentation":
+        """Give settings for sections stained with haematoxylin and eosin.
+
+        What Mahbod et al. (2022) name, scaling, shifting, a Gaussian filter, a perspective and flips, in strengths of
+        our own, since they give none; and, since laboratories stain differently, colours and stains. Tissue has no up,
+        so it is turned and mirrored in every way. Nothing here needs elasticdeform.
+        """
+        return cls(
+            elastic=0.0,
+            brightness=0.1,
+            contrast=0.1,
+            noise=0.03,
+            scale=0.2,
+            shift=8.0,
+            perspective=0.05,
+            blur=1.0,
+            color=0.1,
+            stain=0.2,
+        )
+
+    def margin(self, shape: tuple[int, ...]) -> int:
+        """Voxels to read beyond a window on each side in y and x: the largest displacement there can be.
+
+        Args:
+            shape: Space of the window, `(z, y, x)` or `(y, x)`.
+        """
+        reach = projection_reach(
+            (shape[-2], shape[-1]),
+            scale=self.scale,
+            shift=self.shift,
+            perspective=self.perspective,
+            border=math.ceil(_largest_displacement(self.elastic)),
+        )
+        return math.ceil(reach - 1e-6)  # products of floats, a whole number a little above it
 
 
 def augment(
@@ -77,11 +136,13 @@ def augment(
     """Change a window at random and cut it to size.
 
     Voxels move, they are not mixed: the deformed image takes the nearest voxel, as the labels do. Interpolation would
-    take away half of the noise, and the network would train on smoother images than it will meet.
+    take away half of the noise, and the network would train on smoother images than it will meet. Only where `scale` or
+    `perspective` is on is the image read between voxels, or edges would be jagged; labels never are. Colours and stains
+    are varied before, in the raw image (`genenet.augment_color.vary_colors`).
 
     Args:
-        image: `(*space, channels)`, normalised, read with `settings.margin` beyond `image_shape` on each side in y and
-            x. Space is `(z, y, x)` or `(y, x)`.
+        image: `(*space, channels)`, normalised, read with `settings.margin(image_shape)` beyond `image_shape` on each
+            side in y and x. Space is `(z, y, x)` or `(y, x)`.
         labels: `(*space)` integers, the same space. Their values and type survive.
         settings: What may happen.
         rng: Where all randomness comes from.
@@ -96,8 +157,8 @@ def augment(
         InputError: The shapes do not fit together, or elasticdeform is needed and cannot be imported.
     """
     _check_shapes(image.shape, labels.shape, settings, tuple(image_shape), tuple(labels_shape))
-    if settings.elastic:
-        image, labels = _deform(image, labels, settings, rng)
+    if settings.elastic or settings.scale or settings.shift or settings.perspective:
+        image, labels = _move(image, labels, settings, rng, image_shape)
     if settings.reflect:
         flips = tuple(slice(None, None, -1 if flip else 1) for flip in rng.integers(2, size=labels.ndim))
         image, labels = image[flips], labels[flips]
@@ -133,10 +194,11 @@ def _check_shapes(
         raise InputError(f"windows must be (y, x) or (z, y, x), but got {image_shape} and labels of {labels_shape}")
     if any(outer < inner for outer, inner in zip(image_shape, labels_shape, strict=True)):
         raise InputError(f"`labels_shape` must not be larger than `image_shape`, but got {labels_shape}, {image_shape}")
-    read = (*image_shape[:-2], *(length + 2 * settings.margin for length in image_shape[-2:]))
+    margin = settings.margin(image_shape)
+    read = (*image_shape[:-2], *(length + 2 * margin for length in image_shape[-2:]))
     if image[:-1] != read or labels != read:
         raise InputError(
-            f"a window of {image_shape} must be read as {read}, margin {settings.margin} in y and x, but got an image "
+            f"a window of {image_shape} must be read as {read}, margin {margin} in y and x, but got an image "
             f"of {image[:-1]} and labels of {labels}"
         )
     if settings.rotate and (image_shape[-1] != image_shape[-2] or labels_shape[-1] != labels_shape[-2]):
@@ -152,7 +214,11 @@ def _crop_centre(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _change_values(image: np.ndarray, settings: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Change contrast, brightness and noise in place."""
+    """Change sharpness, contrast, brightness and noise; in place, where the image is not filtered."""
+    if settings.blur and rng.random() < 0.5:
+        from scipy.ndimage import gaussian_filter
+
+        image = gaussian_filter(image, rng.uniform(0, settings.blur), mode="mirror", truncate=3.0, axes=(-3, -2))
     if settings.contrast:
         mean = image.mean(axis=tuple(range(image.ndim - 1)))
         factor = np.float32(1 + rng.uniform(-settings.contrast, settings.contrast))
@@ -167,42 +233,71 @@ def _change_values(image: np.ndarray, settings: Augmentation, rng: np.random.Gen
     return image
 
 
-def _deform(
-    image: np.ndarray, labels: np.ndarray, settings: Augmentation, rng: np.random.Generator
+def _move(
+    image: np.ndarray,
+    labels: np.ndarray,
+    settings: Augmentation,
+    rng: np.random.Generator,
+    image_shape: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move voxels by a smooth random displacement; what comes back is smaller by the margin."""
-    *slices, height, width = labels.shape
-    margin, spare = settings.margin, math.ceil(_SPARE_POINTS * settings.elastic_spacing)
-    height, width = height - 2 * margin, width - 2 * margin
-    sheet = _displacement_sheet(height + spare, width + spare, settings.elastic, settings.elastic_spacing)
+    """Read the window where a random displacement and projection say; what comes back is smaller by the margin."""
+    height, width = image_shape[-2:]
+    margin, mixes = settings.margin(image_shape), bool(settings.scale or settings.perspective)
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    if settings.elastic:
+        down, right = _draw_displacement(height, width, settings, rng, smooth=mixes)
+        rows, columns = rows + down, columns + right
+    if settings.scale or settings.shift or settings.perspective:
+        projection = draw_projection(
+            (height, width),
+            rng,
+            scale=settings.scale,
+            shift=settings.shift,
+            perspective=settings.perspective,
+            border=math.ceil(_largest_displacement(settings.elastic)),
+        )
+        rows, columns = project(projection, rows, columns)
+    rows, columns = rows + margin, columns + margin
+    *slices, full_height, full_width = labels.shape
+    sources = nearest_sources(rows, columns, (full_height, full_width))
+    moved = labels.reshape(*slices, -1).take(sources, axis=-1)
+    if mixes:
+        return sample_linear(image, rows, columns), moved
+    return image.reshape(*slices, -1, image.shape[-1]).take(sources, axis=-2), moved
+
+
+def _draw_displacement(
+    height: int, width: int, settings: Augmentation, rng: np.random.Generator, *, smooth: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut displacements in y and in x from a sheet of them, each with a random sign."""
+    spare = math.ceil(_SPARE_POINTS * settings.elastic_spacing)
+    sheet = _displacement_sheet(height + spare, width + spare, settings.elastic, settings.elastic_spacing, smooth)
 
     def cut(displacement: np.ndarray) -> np.ndarray:
         top, left = rng.integers(spare + 1, size=2)
         sign = 2 * rng.integers(2, dtype=np.int16) - 1
         return displacement[top : top + height, left : left + width] * sign
 
-    rows = np.arange(margin, margin + height)[:, None] + cut(sheet[0])
-    columns = np.arange(margin, margin + width) + cut(sheet[1])
-    sources = rows * (width + 2 * margin) + columns
-    return (
-        image.reshape(*slices, -1, image.shape[-1]).take(sources, axis=-2),
-        labels.reshape(*slices, -1).take(sources, axis=-1),
-    )
+    return cut(sheet[0]), cut(sheet[1])
 
 
 @functools.lru_cache(maxsize=4)
-def _displacement_sheet(height: int, width: int, elastic: float, spacing: float) -> np.ndarray:
-    """Displace a plane at random by whole voxels, in y and in x: `(2, height, width)` int16, always the same one."""
+def _displacement_sheet(height: int, width: int, elastic: float, spacing: float, smooth: bool = False) -> np.ndarray:
+    """Displace a plane at random, in y and in x: `(2, height, width)`, always the same one.
+
+    By whole voxels, int16, as images are read that take the nearest voxel; or, `smooth`, by fractions, float32.
+    """
     largest = _largest_displacement(elastic)
     margin = math.ceil(largest)
-    coordinates = np.indices((height + 2 * margin, width + 2 * margin), dtype=np.int32)
+    coordinates = np.indices((height + 2 * margin, width + 2 * margin), dtype=np.float32 if smooth else np.int32)
     points = [max(2, round((length - 1) / spacing) + 1) for length in coordinates.shape[1:]]
     coefficients = np.random.default_rng(0).uniform(-largest, largest, (2, *points))
     inner = (slice(margin, margin + height), slice(margin, margin + width))
     moved = import_elasticdeform().deform_grid(
-        list(coordinates), _values_at_points(coefficients), order=0, mode="nearest", crop=inner
+        list(coordinates), _values_at_points(coefficients), order=int(smooth), mode="nearest", crop=inner
     )
-    return np.stack([there - here[inner] for there, here in zip(moved, coordinates, strict=True)]).astype(np.int16)
+    displacements = np.stack([there - here[inner] for there, here in zip(moved, coordinates, strict=True)])
+    return displacements.astype(np.float32 if smooth else np.int16)
 
 
 def _largest_displacement(elastic: float) -> float:

@@ -6,8 +6,12 @@ from typing import Any, Literal
 import pydantic
 
 from genenet.augment import Augmentation
+from genenet.distance_maps import check_distance_kind
 from genenet.errors import InputError
 from genenet.wording import known_instead
+
+# What may stand for an augmentation where settings are plain data. Not `off`, which YAML reads as false.
+_AUGMENTATIONS = {"default": Augmentation, "histology": Augmentation.histology, "none": Augmentation.off}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +27,10 @@ class WindowSettings:
         weight_floor: The least class weight, relative to the rarest class.
         boundary_weight: The most that a voxel beside a boundary weighs more; 0 is off, the original code has 25.
         distance_cap: Distance maps, where the blueprint asks for them, say how far a voxel lies from the border of its
-            object, up to so many voxels.
-        augmentation: Random changes of each window.
+            object, in units of so many voxels.
+        distance_kind: `truncated`, up to 1 at `distance_cap` voxels; `normalized`, as a share of the largest distance
+            in the same object; or `voxels`, in units of `distance_cap` without a limit (`genenet.distance_maps`).
+        augmentation: Random changes of each window; in YAML also a name, `default`, `histology` or `none`.
     """
 
     batch_size: int = 4
@@ -34,6 +40,7 @@ class WindowSettings:
     weight_floor: float = 0.01
     boundary_weight: float = 0.0
     distance_cap: float = 16.0
+    distance_kind: str = "truncated"
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -48,6 +55,7 @@ class WindowSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}")
+        check_distance_kind(self.distance_kind)
         if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) < 1):
             raise InputError(f"`spacing` must be three positive distances (z, y, x), but got {self.spacing}")
 
@@ -102,8 +110,9 @@ class TrainingSettings:
         """From plain data.
 
         Raises:
-            InputError: An unknown key or a wrong type; the message names the key.
+            InputError: An unknown key, an unknown name or a wrong type; the message names the key.
         """
+        values = _spell_out(values, where)
         _refuse_unknown_keys(cls, values, where)
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
@@ -113,6 +122,18 @@ class TrainingSettings:
                 raise InputError(f"{where}: {first['ctx']['error']}") from None
             key = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{where}: `{key}`: {first['msg']}, but got {first['input']!r}") from None
+
+
+def _spell_out(values: Any, where: str) -> Any:
+    """Put the settings of an augmentation where its name stands."""
+    windows = values.get("windows") if isinstance(values, dict) else None
+    name = windows.get("augmentation") if isinstance(windows, dict) else None
+    if not isinstance(windows, dict) or not isinstance(name, str):
+        return values
+    if name not in _AUGMENTATIONS:
+        instead = known_instead(name, _AUGMENTATIONS)
+        raise InputError(f"{where}: `windows.augmentation` cannot be {name!r}; {instead}; or give its settings")
+    return {**values, "windows": {**windows, "augmentation": dataclasses.asdict(_AUGMENTATIONS[name]())}}
 
 
 def _refuse_unknown_keys(kind: Any, values: Any, where: str, above: str = "") -> None:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from genenet.augment import augment
+from genenet.augment_color import check_colors, vary_colors
 from genenet.dataset import Dataset, Part
+from genenet.distance_maps import distance_map
 from genenet.errors import InputError
 from genenet.label_table import UNLABELLED
 from genenet.normalization import Normalization
@@ -30,8 +32,8 @@ class Batch(NamedTuple):
         images: float32 `(batch, *space, channels)`.
         labels: int32 `(batch, *core)`, class indices.
         weights: float32 `(batch, *core)`, 0 where nobody labelled.
-        distances: float32 `(batch, *core, 1)` from 0 at the border of an object to 1 at `distance_cap` voxels from it,
-            or None.
+        distances: float32 `(batch, *core, 1)`, how far inside its object a voxel lies, in the unit that `distance_kind`
+            says; 0 in the background, and where nobody labelled. Or None.
     """
 
     images: np.ndarray
@@ -52,7 +54,7 @@ class TrainingWindows:
         distances: Whether batches hold distance maps.
 
     Raises:
-        InputError: A part is smaller than the window's output.
+        InputError: A part is smaller than the window's output, or colours are to be varied where there are none.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class TrainingWindows:
                     f"a window that writes {_times(self.core)} voxels is larger than the training part "
                     f"{_times(part.shape)} of {part.labels.name}; choose a smaller window_size"
                 )
+            check_colors(settings.augmentation, part.image, normalization)
         self.weights = class_weights(data.counts, balance=settings.class_balance, floor=settings.weight_floor)
         self._is_weighted = any(part.weights is not None for part in data.training)
         self._room = [_room(part.shape, self.core) for part in data.training]
@@ -105,8 +108,9 @@ class TrainingWindows:
         weights *= labels.size / max(int(np.count_nonzero(known)), 1)
         distances = None
         if self.distances:
-            maps = [distance_map(objects, self.settings.distance_cap) for objects in packed >> 16]
-            distances = np.where(labels > 0, np.stack(maps), 0)[..., None].astype(np.float32)
+            distances = np.stack(
+                [self._distances(*pair) for pair in zip(packed >> 16, known & (labels > 0), strict=True)]
+            )
         return Batch(images, np.where(known, labels, 0).astype(np.int32), weights, distances)
 
     def _boundaries(self, labels: np.ndarray) -> np.ndarray:
@@ -114,16 +118,22 @@ class TrainingWindows:
         found = np.stack([boundary_weights(entry, maximum=self.settings.boundary_weight) for entry in slices])
         return found.reshape(labels.shape)
 
+    def _distances(self, objects: np.ndarray, inside: np.ndarray) -> np.ndarray:
+        settings = self.settings
+        found = distance_map(objects, inside, kind=settings.distance_kind, cap=settings.distance_cap)
+        return found[..., None].astype(np.float32)
+
     def _window(self, step: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, step, index])
         part, core_start = self._draw(rng, step * self.settings.batch_size + index)
-        margin = self.settings.augmentation.margin
+        augmentation = self.settings.augmentation
+        margin = augmentation.margin(self.input_shape)
         around = (0, margin, margin)
         start = [
             s - (i - c) // 2 - m for s, i, c, m in zip(core_start, self.input_shape, self.core, around, strict=True)
         ]
         shape = [i + 2 * m for i, m in zip(self.input_shape, around, strict=True)]
-        image = self.normalization(part.read_image(start, shape))
+        image = self.normalization(vary_colors(part.read_image(start, shape), augmentation, rng))
         labels = part.read_labels(start, shape)
         # All that belongs to a voxel must be moved together: its weight and its object's number stand above the class.
         if self._is_weighted:
@@ -135,7 +145,7 @@ class TrainingWindows:
         return augment(
             image,
             labels,
-            self.settings.augmentation,
+            augmentation,
             rng,
             image_shape=self.input_shape[-self.n_dims :],
             labels_shape=self.core[-self.n_dims :],
@@ -206,31 +216,6 @@ def prefetch(make: Callable[[int], Batch], steps: range, n_ahead: int = N_AHEAD)
         finally:
             for future in ahead:
                 future.cancel()
-
-
-def distance_map(objects: np.ndarray, cap: float) -> np.ndarray:
-    """How far every voxel lies from the next one of another object, as a share of `cap` voxels, at most 1.
-
-    >>> distance_map(np.array([[1, 1, 1, 2, 2]]), 4.0)
-    array([[0.75, 0.5 , 0.25, 0.25, 0.5 ]])
-
-    Args:
-        objects: `(*space)` integers.
-        cap: In voxels.
-    """
-    from scipy.ndimage import distance_transform_edt
-
-    inside = np.ones(objects.shape, bool)
-    for axis in range(objects.ndim):
-        here, there = (
-            tuple(part if a == axis else slice(None) for a in range(objects.ndim)) for part in (np.s_[:-1], np.s_[1:])
-        )
-        differs = objects[here] != objects[there]
-        inside[here] &= ~differs
-        inside[there] &= ~differs
-    if inside.all():
-        return np.ones(objects.shape)
-    return np.minimum((distance_transform_edt(inside) + 1) / cap, 1)
 
 
 def _room(shape: Sequence[int], core: Sequence[int]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import pytest
 from genenet import augment as module
 from genenet.augment import Augmentation, augment
 from genenet.errors import InputError
+from genenet.settings import TrainingSettings
 
 OFF = Augmentation.off()
 ELASTIC = dataclasses.replace(OFF, elastic=3.0, elastic_spacing=24.0)
@@ -20,14 +21,22 @@ ONE_BY_ONE = {
     "brightness": dataclasses.replace(OFF, brightness=0.5),
     "contrast": dataclasses.replace(OFF, contrast=0.3),
     "noise": dataclasses.replace(OFF, noise=0.2),
+    "scale": dataclasses.replace(OFF, scale=0.25),
+    "shift": dataclasses.replace(OFF, shift=5.0),
+    "perspective": dataclasses.replace(OFF, perspective=0.1),
+    "blur": dataclasses.replace(OFF, blur=1.5),
     "everything": EVERYTHING,
+    "histology": Augmentation.histology(),
+    "all at once": dataclasses.replace(Augmentation.histology(), elastic=3.0, elastic_spacing=24.0),
 }
-MOVING = {name: ONE_BY_ONE[name] for name in ("elastic", "reflect", "rotate")}
+MOVING = {name: ONE_BY_ONE[name] for name in ("elastic", "reflect", "rotate", "shift")}
+MOVING["elastic and shift"] = dataclasses.replace(ELASTIC, shift=3.0)
+MIXING = {name: ONE_BY_ONE[name] for name in ("scale", "perspective", "histology", "all at once")}
 
 
 def read(settings, shape, seed=0, channels=1, kind=np.int8):
     """Make a window with its margin, every voxel another value, and the same numbers, wrapped, as labels."""
-    margin = settings.margin
+    margin = settings.margin(shape)
     space = (*shape[:-2], *(length + 2 * margin for length in shape[-2:]))
     image = np.random.default_rng(seed).normal(size=(*space, channels)).astype(np.float32)
     return image, np.arange(np.prod(space)).reshape(space).astype(kind)
@@ -111,9 +120,84 @@ def test_displacements_have_the_strength_asked_and_stay_within_the_margin(elasti
     settings = dataclasses.replace(OFF, elastic=elastic)
     sheet = module._displacement_sheet(900, 700, settings.elastic, settings.elastic_spacing)
     assert sheet.shape == (2, 900, 700)
-    assert np.abs(sheet).max() <= settings.margin
+    assert np.abs(sheet).max() <= settings.margin((900, 700))
     assert sheet.std() == pytest.approx(np.sqrt(elastic**2 + 1 / 12), rel=0.1)  # 1/12: whole voxels
     assert np.abs(sheet.mean()) < elastic / 4
+
+
+@pytest.mark.parametrize("settings", MIXING.values(), ids=MIXING)
+@pytest.mark.parametrize("shape", [(48, 48), (3, 48, 48)])
+@pytest.mark.parametrize("seed", range(8))
+def test_labels_are_those_of_the_voxels_nearest_to_where_the_image_is_read(settings, shape, seed):
+    """The image says where each voxel came from, which mixing leaves exact; its labels say the same in whole voxels."""
+    settings = dataclasses.replace(settings, brightness=0.0, contrast=0.0, noise=0.0, blur=0.0)
+    _, labels = read(settings, shape)
+    places = np.indices(labels.shape)[-2:]
+    labels = places[0] << 40 | places[1] << 20 | 7 << 55  # an object's number stands in high bits
+    image = np.moveaxis(places, 0, -1).astype(np.float32)
+    got_image, got_labels = run(image, labels, settings, seed, shape)
+    assert got_labels.dtype == np.int64
+    assert np.isin(got_labels, labels).all()
+    for channel, places in enumerate((got_labels >> 40 & 0xFFF, got_labels >> 20 & 0xFFF)):
+        assert np.abs(got_image[..., channel] - places).max() < 0.501
+    assert (got_image != np.rint(got_image)).any()
+
+
+def test_only_what_is_on_draws():
+    rng, reference = np.random.default_rng(0), np.random.default_rng(0)
+    image, labels = read(EVERYTHING, (32, 32))
+    augment(image, labels, EVERYTHING, rng, image_shape=(32, 32), labels_shape=(32, 32))
+    for _ in range(2):
+        reference.integers(8 * 48 + 1, size=2), reference.integers(2, dtype=np.int16)
+    reference.integers(2, size=2), reference.integers(4), reference.uniform(), reference.uniform()
+    reference.standard_normal((32, 32, 1), dtype=np.float32)
+    assert rng.bit_generator.state == reference.bit_generator.state
+    image, labels = read(OFF, (32, 32))
+    augment(image, labels, OFF, rng, image_shape=(32, 32), labels_shape=(32, 32))
+    assert rng.bit_generator.state == reference.bit_generator.state
+
+
+def test_fractions_of_displacements_round_to_the_whole_ones():
+    whole, smooth = (module._displacement_sheet(300, 200, 4.0, 48.0, smooth) for smooth in (False, True))
+    assert smooth.dtype == np.float32
+    assert np.abs(smooth - whole).max() < 0.501
+    assert np.abs(np.diff(smooth, axis=1)).max() < 0.8  # no steps of a whole voxel
+
+
+def test_a_deformed_image_that_is_mixed_has_no_steps():
+    settings = dataclasses.replace(OFF, elastic=3.0, scale=1e-6)
+    _, labels = read(settings, (64, 64))
+    ramps = np.stack(np.indices(labels.shape), -1).astype(np.float32)
+    got, _ = run(ramps, labels, settings, 0, (64, 64))
+    for axis in (0, 1):
+        steps = np.diff(got[..., axis], axis=axis)
+        assert np.abs(steps - 1).max() < 0.8  # of whole displacements, steps of 0 and 2
+        assert steps.std() > 0.05
+
+
+def test_a_shift_is_by_whole_voxels_where_nothing_is_mixed():
+    settings = dataclasses.replace(OFF, shift=2.4)
+    image, labels = read(settings, (20, 20), kind=np.int32)
+    seen = {run(image, labels, settings, seed, (20, 20))[1][0, 0] for seed in range(300)}
+    assert seen == set(labels[1:6, 1:6].ravel())  # of a margin of 3, up to 2 either way
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (3, 64, 64)])
+def test_a_blur_comes_half_of_the_time_and_stays_within_slices(shape):
+    settings = dataclasses.replace(OFF, blur=1.5)
+    image, labels = read(settings, shape)
+    kept, spreads = 0, []
+    for seed in range(100):
+        got, got_labels = run(image, labels, settings, seed, shape)
+        np.testing.assert_array_equal(got_labels, labels)
+        kept += (got == image).all()
+        spreads.append(got.std() / image.std())
+    assert 30 <= kept <= 70  # within four standard deviations of 50
+    assert max(spreads) <= 1
+    assert min(spreads) < 0.25  # at 1.5 voxels a Gaussian leaves 1 / (2 sqrt(pi) 1.5) = 0.19
+    slices = np.zeros((3, 16, 16, 1), np.float32)
+    slices[1] = 1
+    np.testing.assert_allclose(run(slices, slices[..., 0].astype(int), settings, 0, (3, 16, 16))[0], slices, atol=1e-6)
 
 
 def test_displacements_are_smooth():
@@ -124,12 +208,13 @@ def test_displacements_are_smooth():
 @pytest.mark.parametrize("seed", range(20))
 def test_no_fill_shows(seed):
     settings, shape = dataclasses.replace(OFF, elastic=3.0), (64, 64)
-    inner = (slice(settings.margin, -settings.margin),) * 2
+    margin = settings.margin(shape)
+    inner = (slice(margin, -margin),) * 2
     image, _ = read(settings, shape)
     for places in np.indices(image.shape[:-1], dtype=np.int32):  # where every voxel came from, in y and in x
         got, moved = run(np.ones_like(image), places, settings, seed, shape)
         assert (got == 1).all()
-        assert np.abs(moved - places[inner]).max() <= settings.margin
+        assert np.abs(moved - places[inner]).max() <= margin
 
 
 def test_slices_move_alike():
@@ -143,7 +228,8 @@ def test_slices_move_alike():
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_and_columns_move_by_different_amounts(seed):
     image, labels = read(ELASTIC, (40, 40))
-    inner = (slice(ELASTIC.margin, -ELASTIC.margin),) * 2
+    margin = ELASTIC.margin((40, 40))
+    inner = (slice(margin, -margin),) * 2
     down, right = (
         run(image, places, ELASTIC, seed, (40, 40))[1] - places[inner]
         for places in np.indices(labels.shape, dtype=np.int32)
@@ -239,6 +325,12 @@ def test_without_elasticdeform_the_cure_is_named(failure, monkeypatch):
         ({"elastic": -1.0}, "`elastic` must be a number of at least 0, but got elastic=-1.0"),
         ({"noise": float("nan")}, "`noise` must be a number of at least 0, but got noise=nan"),
         ({"brightness": float("inf")}, "`brightness` must be a number of at least 0, but got brightness=inf"),
+        ({"shift": float("inf")}, "`shift` must be a number of at least 0, but got shift=inf"),
+        ({"blur": -0.5}, "`blur` must be a number of at least 0, but got blur=-0.5"),
+        ({"scale": 1.5}, "`scale` must be at most 1, twice as large or small, but got scale=1.5"),
+        ({"perspective": 0.25}, "`perspective` must be below 0.25, or the image folds .* perspective=0.25"),
+        ({"color": 1.0}, "`color` must be below 1, or it inverts colours, but got color=1.0"),
+        ({"stain": 2.0}, "`stain` must be below 1, or it inverts colours, but got stain=2.0"),
         ({"contrast": 1.0}, "`contrast` must be below 1, or it inverts the image, but got contrast=1.0"),
         (
             {"elastic": 20.0},
@@ -295,3 +387,18 @@ def test_labels_lie_in_the_middle_or_just_before_it_however_the_window_is_turned
         picture[..., None], picture.astype(int), settings, rng, image_shape=(8, 8), labels_shape=(3, 3)
     )
     np.testing.assert_array_equal(labels, image[2:5, 2:5, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("default", Augmentation()), ("none", OFF), ("histology", Augmentation.histology())]
+)
+def test_settings_may_name_an_augmentation(name, expected):
+    settings = TrainingSettings.from_dict({"windows": {"augmentation": name, "batch_size": 2}})
+    assert settings.windows.augmentation == expected
+    assert settings.windows.batch_size == 2
+    assert TrainingSettings.from_dict(settings.to_dict()) == settings
+
+
+def test_unknown_names_of_augmentations_are_refused():
+    with pytest.raises(InputError, match="`windows.augmentation` cannot be 'histolgy'; did you mean `histology`?"):
+        TrainingSettings.from_dict({"windows": {"augmentation": "histolgy"}})
