@@ -70,12 +70,19 @@ def _patch_pool(o: op.PatchPool, size: int, **common: Any) -> keras.Layer:
     return keras.layers.MaxPooling2D(o.side, o.stride, padding="valid" if whole else "same", **common)
 
 
+def _pad(o: op.Padded, tensor: Any, n_dims: int, *, name: str, dtype: str) -> Any:
+    """Zeros on both sides: Keras' own `same` puts fewer before than after where there is a stride."""
+    if not any(o.padding):
+        return tensor
+    return _by_dims("ZeroPadding", n_dims)(o.padding, name=f"{name}__pad", dtype=dtype)(tensor)
+
+
 def _normalization(o: op.Normalization, n_channels: int, **common: Any) -> keras.Layer:
     if o.kind == "batch":
         # Keras' momentum of 0.99 needs thousands of steps to forget its start; short trials have hundreds.
-        return keras.layers.BatchNormalization(momentum=0.9, **common)
+        return keras.layers.BatchNormalization(momentum=0.9, epsilon=o.epsilon, **common)
     groups = next(groups for groups in range(min(8, n_channels), 0, -1) if n_channels % groups == 0)
-    return keras.layers.GroupNormalization(groups, **common)
+    return keras.layers.GroupNormalization(groups, epsilon=o.epsilon, **common)
 
 
 def _activation(o: op.Activation, tensor: Any, *, name: str, dtype: str) -> Any:
@@ -109,6 +116,8 @@ def _build_layer(operation: op.Operation, inputs: list[Any], *, name: str, n_dim
     make: dict[type[op.Operation], Callable[[Any], keras.Layer]] = {
         op.DepthwiseConvolution: lambda o: _depthwise(o, n_dims, seed, **common),
         op.Convolution: lambda o: _convolution(o, n_dims, seed, **common),
+        op.PaddedConvolution: lambda o: _convolution(o, n_dims, seed, strides=o.stride, **common),
+        op.PaddedMaxPool: lambda o: _by_dims("MaxPooling", n_dims)(o.kernel, o.stride, **common),
         op.TransposedConvolution: lambda o: _transposed(o, n_dims, seed, **common),
         op.StridedConvolution: lambda o: _strided(o, n_dims, seed, **common),
         op.MeanPool: lambda o: _by_dims("AveragePooling", n_dims)(o.factor, **common),
@@ -123,6 +132,8 @@ def _build_layer(operation: op.Operation, inputs: list[Any], *, name: str, n_dim
     several: dict[type[op.Operation], str] = {op.Concatenate: "Concatenate", op.Add: "Add", op.Multiply: "Multiply"}
     if type(operation) in several:
         return getattr(keras.layers, several[type(operation)])(**common)(inputs)
+    if isinstance(operation, op.Padded):
+        inputs = [_pad(operation, inputs[0], n_dims, **common)]
     if isinstance(operation, op.SqueezeExcitation):
         return _squeeze_excitation(operation, inputs[0], n_dims, seed, **common)
     if isinstance(operation, op.Activation):
@@ -134,8 +145,9 @@ class Built(NamedTuple):
     """Two models that share their layers.
 
     Attributes:
-        model: From images `(batch, *space, channels)` to class probabilities `(batch, *space, classes)`; a list of
-            these and of distances `(batch, *space, 1)` where there is a distance head.
+        model: From images `(batch, *space, channels)` to the answers of the plan's heads, class probabilities
+            `(batch, *space, classes)` as a rule; a list of these and of distances `(batch, *space, 1)` where there is a
+            distance head besides.
         trainer: To a list of what the losses compare, in the order of the plan's heads.
     """
 

@@ -12,6 +12,8 @@ from genenet.operations import (
     Multiply,
     Normalization,
     Operation,
+    Padded,
+    PaddedMaxPool,
     Softmax,
 )
 from genenet.plan import IMAGE, Plan, PlannedLayer
@@ -83,8 +85,8 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
     What the backward pass needs stays from the forward pass: the inputs of convolutions, the outputs of activations and
     pools, what is normalised. On its way back every value has a gradient, which is let go where it was used, and the
     libraries copy what a convolution reads and writes into an order of their own. Dilated convolutions hold a copy of
-    their input whose voxels were moved to the batch, with zeros around. Weights, their gradients and Adam's two moments
-    come on top.
+    their input whose voxels were moved to the batch, with zeros around; what has a stride and zeros around, a copy with
+    these. Weights, their gradients and Adam's two moments come on top.
 
     Held against measurements by `benchmarks.memory`.
     """
@@ -95,7 +97,7 @@ def training_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: in
     held = float(sum(volume[name] for name in kept))
     held += 2 * sum(volume[head.scores] for head in plan.heads)  # class probabilities and the gradient of the scores
     for name, layer in plan.layers.items():
-        if is_dilated(layer.operation):
+        if isinstance(layer.operation, Padded) or is_dilated(layer.operation):
             source = layer.inputs[0]
             held += volume[source] * math.prod(layer.operation.padded(n, i) / n for i, n in enumerate(sizes[source]))
         elif isinstance(layer.operation, Activation) and layer.operation.function == "crelu":
@@ -141,7 +143,7 @@ def needed_backwards(plan: Plan, name: str, layer: PlannedLayer) -> set[str]:
     n_parameters = operation.n_parameters([plan.layers[source].n_channels for source in layer.inputs])
     if n_parameters or isinstance(operation, Multiply):
         return set(layer.inputs)
-    if isinstance(operation, MaxPool):
+    if isinstance(operation, (MaxPool, PaddedMaxPool)):
         return {name, *layer.inputs}
     if isinstance(operation, Activation):
         if operation.function == "identity":

@@ -155,6 +155,67 @@ class Convolution(Operation):
 
 
 @dataclasses.dataclass(frozen=True)
+class Padded(Operation):
+    """What looks at the neighbours of every `stride`-th element, zeros around; sizes must divide.
+
+        input      0   1 | 2   3 | 4   5       kernel 3, stride 2
+        reads  -1  0   1
+                   1   2   3
+        output     0     |   1   |   2         repeated, each lies where it came from
+
+    The kernel is centred on the first of the elements that an output stands for, as in PyTorch; the output stands for
+    all of them, so that it lines up with what is repeated or pooled in twos.
+
+    Attributes:
+        kernel: Sides, one per axis, odd.
+        stride: Elements from one output to the next, per axis.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...] = dataclasses.field(kw_only=True)
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """Zeros put on either side, per axis."""
+        return tuple(side // 2 for side in self.kernel)
+
+    def padded(self, size: int, axis: int) -> int:
+        """Elements along an axis with the zeros that are put around."""
+        return size + 2 * self.padding[axis]
+
+    def is_like_the_axis_before(self, axis: int) -> bool:
+        """Where kernels and strides are alike."""
+        return self.kernel[axis] == self.kernel[axis - 1] and self.stride[axis] == self.stride[axis - 1]
+
+    def keeps_size(self, axis: int) -> bool:
+        """Where nothing is left out."""
+        return self.stride[axis] == 1
+
+    def size(self, size: int, axis: int) -> int:
+        """Divided by the stride."""
+        return size // self.stride[axis] if size % self.stride[axis] == 0 else -1
+
+    def grid(self, stride: float, offset: float, axis: int) -> tuple[float, float]:
+        """In the middle of what an output stands for."""
+        return stride * self.stride[axis], offset + stride * (self.stride[axis] - 1) / 2
+
+    def needs(self, wanted: Range, axis: int) -> Range:
+        """The neighbours of the first and of the last output."""
+        step, before = self.stride[axis], self.padding[axis]
+        return wanted[0] * step - before, (wanted[1] - 1) * step + before + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PaddedConvolution(Padded, Convolution):
+    """A convolution with a stride, zeros around."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PaddedMaxPool(Padded):
+    """The maximum over neighbours, zeros around; after a ReLU, zeros are what PyTorch's minus infinity is."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DepthwiseConvolution(Convolution):
     """A convolution of every channel with a kernel of its own; `features` is the number of channels."""
 
@@ -377,9 +438,15 @@ class Activation(Pointwise):
 
 @dataclasses.dataclass(frozen=True)
 class Normalization(Pointwise):
-    """Batch normalization, or group normalization with as many of 8 groups as divide the channels."""
+    """Batch normalization, or group normalization with as many of 8 groups as divide the channels.
+
+    Attributes:
+        kind: `batch` or `group`.
+        epsilon: What is added to variances.
+    """
 
     kind: str
+    epsilon: float = 1e-3
 
     def n_parameters(self, inputs: Sequence[int]) -> int:
         """A scale and a shift per channel."""

@@ -92,9 +92,9 @@ class Output:
     """What a network is trained to give.
 
     Attributes:
-        kind: `classes` or `distance`.
-        scores: The layer that the loss compares: class scores or distances.
-        answer: The layer that is used: class probabilities or distances.
+        kind: `classes`, `foreground` (one class against the background) or `distance`.
+        scores: The layer that the loss compares: class scores, the score of the foreground, or distances.
+        answer: The layer that is used: class probabilities, that of the foreground, or distances.
         weight: Of its loss.
         auxiliary: Whether it helps training only.
     """
@@ -112,7 +112,7 @@ class Plan:
     Attributes:
         layers: By name, inputs before what reads them.
         outputs: The name of the layer that a gene's output comes from, by the gene's path.
-        heads: What the network gives; the class probabilities that are used come first.
+        heads: What the network gives; its main answer, class probabilities as a rule, comes first.
         chain: Paths of the convolutions planned so far, in order.
     """
 
@@ -126,7 +126,7 @@ class Plan:
 
     @property
     def output(self) -> PlannedLayer:
-        """The layer that gives class probabilities."""
+        """The layer that gives the main answer, class probabilities as a rule."""
         return self.layers[self.heads[0].answer]
 
     def add(self, operation: Operation, inputs: tuple[str, ...] | str, *, gene: str, part: str = "") -> str:

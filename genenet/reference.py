@@ -53,7 +53,7 @@ def presets() -> Iterator[str]:
     yield "| preset | what it is | after | parameters | window | gives | LPES / LPDS |"
     yield "|---|---|---|---|---|---|---|"
     for kind in PRESETS:
-        net = kind(n_classes=2)
+        net = kind(n_classes=2, n_channels=1)
         window = net.window_shape()
         cells = [
             f"`{kind.__name__}`",

@@ -63,9 +63,12 @@ class Root(Gene):
     The root stores every value in full, so a blueprint does not depend on defaults that may change.
 
     Args:
-        n_classes: Classes of the segmentation, at least 2.
+        n_classes: Classes of the segmentation, at least `least_classes`.
         n_channels: Channels of the image.
         **values: First values of hyperparameters, by name.
+
+    Attributes:
+        least_classes: 2; 1 where a single class may be told from the background by one score.
 
     Raises:
         InputError: An unknown name or a value out of bounds.
@@ -73,12 +76,13 @@ class Root(Gene):
 
     defaults: ClassVar[Mapping[str, Any]] = {}
     default_deltas: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+    least_classes: ClassVar[int] = 2
 
     _families: dict[str, list[Gene]]
 
     def __init__(self, n_classes: int, n_channels: int = 1, **values: Any) -> None:
         super().__init__("", None)
-        for name, count, least in (("n_classes", n_classes, 2), ("n_channels", n_channels, 1)):
+        for name, count, least in (("n_classes", n_classes, self.least_classes), ("n_channels", n_channels, 1)):
             if isinstance(count, bool) or not isinstance(count, int) or count < least:
                 raise InputError(f"`{name}` must be an integer of at least {least}, but got {count!r}")
         self.n_classes = n_classes

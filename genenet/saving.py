@@ -19,7 +19,7 @@ def count_parameters(model: keras.Model) -> int:
 def with_policy(model: keras.Model, policy: str) -> keras.Model:
     """The same network computing in another precision; itself where nothing changes.
 
-    Heads, that is outputs, softmax and what it reads, stay in float32: class scores need more than eight bits.
+    Heads, that is outputs, softmax and what they read, stay in float32: class scores need more than eight bits.
 
     Args:
         model: A functional model.
@@ -27,7 +27,8 @@ def with_policy(model: keras.Model, policy: str) -> keras.Model:
     """
     head = set(model.output_names)
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Softmax):
+        is_sigmoid = isinstance(layer, keras.layers.Activation) and layer.name in model.output_names
+        if is_sigmoid or isinstance(layer, keras.layers.Softmax):
             head |= {layer.name, layer.input._keras_history.operation.name}
 
     def wanted(layer: keras.Layer) -> str:

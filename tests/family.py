@@ -7,6 +7,7 @@ import genenet as gn
 from genenet.genes import DilatedNet, EncoderDecoder, Hybrid2D3D, PyramidNet, UNet3D
 
 SMALL = {"n_features": 4, "n_convs": 1}
+RESNET = {"depth": 18, "n_channels": 1, "n_features": 8, "activation": "elu", "window_size": 32}
 # Kinds with values that make them small; between them they hold every hyperparameter that changes the layers.
 FAMILY = {
     "unet": (gn.UNet, {"n_scales": 2, "window_size": 44}),
@@ -49,6 +50,8 @@ FAMILY = {
         EncoderDecoder,
         {"n_scales": 1, "context_scale": 3, "context_margin": 6, "padding": "valid", "window_size": 60},
     ),
+    "resnet": (gn.ResNetUNet, {**RESNET, "distance_weight": 1.0, "branches": "decoders"}),
+    "resnet-planar": (gn.ResNetUNet, {**RESNET, "spatial_mode": "planar", "pool_z": "never", "window_depth": 3}),
     "anisotropic": (
         EncoderDecoder,
         {"n_scales": 3, "spatial_mode": "3d", "anisotropy": 4.0, "window_size": 32, "window_depth": 4},

@@ -8,6 +8,7 @@ from genenet.genes.hybrid import Hybrid2D3D
 from genenet.genes.network_root import NetworkRoot
 from genenet.genes.patch_net import PatchNet
 from genenet.genes.pyramid import DilatedNet, PyramidNet
+from genenet.genes.resnet_unet import ResNetUNet
 from genenet.root import Root
 from genenet.wording import known_instead
 
@@ -19,6 +20,7 @@ PRESETS: tuple[type[NetworkRoot], ...] = (
     PyramidNet,
     Hybrid2D3D,
     PatchNet,
+    ResNetUNet,
 )
 
 KINDS: tuple[type[NetworkRoot], ...] = (EncoderDecoder, *PRESETS)
@@ -88,6 +90,7 @@ __all__ = [
     "NetworkRoot",
     "PatchNet",
     "PyramidNet",
+    "ResNetUNet",
     "ResidualUNet",
     "UNet",
     "UNet3D",

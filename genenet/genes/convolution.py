@@ -9,6 +9,7 @@ from genenet.genes.edges import (
     Context,
     Down,
     Edge,
+    Enlarge,
     Forward,
     Link,
     Picture,
@@ -97,7 +98,7 @@ class Conv(Gene):
         *KERNEL_PENALTIES,
         *ACTIVATION_PENALTIES,
     )
-    child_kinds: ClassVar[Kinds] = (Forward, Skip, Link, Down, Up, Branch, Prediction, Picture, Context)
+    child_kinds: ClassVar[Kinds] = (Forward, Skip, Link, Down, Up, Enlarge, Branch, Prediction, Picture, Context)
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class Conv(Gene):
         return Steps(
             depthwise,
             Convolution(features, kernel, dilation, same, normalization == "none", on_kernels),
-            Normalization(normalization) if normalization != "none" else None,
+            Normalization(normalization, self.root.epsilon) if normalization != "none" else None,
             tuple(after),
         )
 
@@ -205,25 +206,27 @@ class Conv(Gene):
 
 
 class Head(Gene):
-    """A 1x1 convolution to class scores, and the softmax that makes them probabilities.
+    """A 1x1 convolution to class scores, and the softmax that makes them probabilities; a sigmoid for one class.
 
     Args:
         source: The path of the gene it reads.
         weight: Of its loss; None for the network's own head. A head with a weight is auxiliary: what it is compared
             with the labels for is training.
+        side: Of the kernel within a section, if not 1.
     """
 
     reads: ClassVar[Reads] = KERNEL_PENALTIES
 
-    def __init__(self, name: str, parent: Gene, *, source: str, weight: float | None = None) -> None:
+    def __init__(self, name: str, parent: Gene, *, source: str, weight: float | None = None, side: int = 1) -> None:
         super().__init__(name, parent)
         self.source = source
         self.weight = weight
+        self.side = side
 
     @property
     def note(self) -> str:
         """For the drawn tree: what is built."""
-        what = f"{self.root.n_classes} classes"
+        what = f"{self.root.n_classes} classes" if self.root.n_classes > 1 else "foreground"
         return what if self.weight is None else f"{what}, in training only, weight {self.weight:g}"
 
     def make_children(self) -> list[Gene]:
@@ -232,15 +235,14 @@ class Head(Gene):
 
     def plan(self, plan: Plan) -> None:
         """Class scores, `act`."""
-        scores = self.plan_scores(plan)
-        answer = plan.add(Softmax(), scores, gene=self.path, part="act")
+        scores, several = self.plan_scores(plan), self.root.n_classes > 1
+        answer = plan.add(Softmax() if several else Activation("sigmoid"), scores, gene=self.path, part="act")
         if self.weight is None:
-            plan.heads.append(Output("classes", scores, answer))
+            plan.heads.append(Output("classes" if several else "foreground", scores, answer))
 
     def plan_scores(self, plan: Plan) -> str:
         """Class scores alone."""
-        scores = Convolution(self.root.n_classes, (1,) * plan.n_dims, penalties=kernel_penalties(self))
-        return plan.add(scores, plan.outputs[self.source], gene=self.path)
+        return plan.add(head_convolution(self, plan, self.root.n_classes), plan.outputs[self.source], gene=self.path)
 
     def plan_auxiliary(self, plan: Plan) -> None:
         """Scores at the resolution and the place of the network's own, to be compared with the labels."""
@@ -254,24 +256,33 @@ class DistanceHead(Gene):
 
     Args:
         source: The path of the gene it reads.
+        side: Of the kernel within a section, if not 1.
     """
 
     reads: ClassVar[Reads] = KERNEL_PENALTIES
 
-    def __init__(self, name: str, parent: Gene, *, source: str) -> None:
+    def __init__(self, name: str, parent: Gene, *, source: str, side: int = 1) -> None:
         super().__init__(name, parent)
         self.source = source
+        self.side = side
 
     def make_children(self) -> list[Gene]:
         """None."""
         return []
 
     def plan(self, plan: Plan) -> None:
-        """One feature, linear."""
-        distance = Convolution(1, (1,) * plan.n_dims, penalties=kernel_penalties(self))
-        last = plan.add(distance, plan.outputs[self.source], gene=self.path)
-        last = to_output(plan, last, gene=self.path)
-        plan.heads.append(Output("distance", last, last, self.root.distance_weight))
+        """One feature, linear; its loss has `distance_weight`, unless it is the only one."""
+        last = plan.add(head_convolution(self, plan, 1), plan.outputs[self.source], gene=self.path)
+        weight = 1.0
+        if plan.heads:
+            last, weight = to_output(plan, last, gene=self.path), self.root.distance_weight
+        plan.heads.append(Output("distance", last, last, weight))
+
+
+def head_convolution(head: Head | DistanceHead, plan: Plan, features: int) -> Convolution:
+    """The convolution of a head; where it sees neighbours, there are zeros around."""
+    kernel = (*(1,) * (plan.n_dims - 2), head.side, head.side)
+    return Convolution(features, kernel, same=head.side > 1, penalties=kernel_penalties(head))
 
 
 def to_output(plan: Plan, name: str, *, gene: str) -> str:

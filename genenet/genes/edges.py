@@ -44,7 +44,7 @@ def penalties(log10_l1: float, log10_l2: float) -> Penalties:
 
 def features_of(gene: Gene, scale: int) -> int:
     """Features that a gene builds: `n_features`, doubled at every scale, times `2**log2_width`; at least one."""
-    return max(1, round(gene.n_features * 2 ** (scale + gene.log2_width)))
+    return max(1, round(gene.n_features * 2 ** (scale - gene.root.base_scale + gene.log2_width)))
 
 
 def kernel_shape(gene: Gene, n_dims: int) -> tuple[int, ...]:
@@ -227,3 +227,13 @@ class Up(Edge):
             features, kernel_shape(self, plan.n_dims), same=self.padding == "same", penalties=kernel_penalties(self)
         )
         plan.add(convolution, resized, gene=self.path)
+
+
+class Enlarge(Edge):
+    """The output of the coarser scale, its voxels repeated."""
+
+    default_name = "up"
+
+    def plan(self, plan: Plan) -> None:
+        """Repetition alone."""
+        plan.add(Repeat(self.root.pool_factor(self.scale)), plan.outputs[self.source], gene=self.path)

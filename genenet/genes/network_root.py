@@ -48,6 +48,10 @@ class NetworkRoot(Root):
 
     Attributes:
         paper: Where the network comes from, for the table of presets.
+        context: About how many voxels around are read for a block of a large image, where that is less than the network
+            sees; all that it sees if None.
+        base_scale: The scale whose convolutions have `n_features` features; those below have twice as many each.
+        epsilon: What normalisation adds to variances; Keras' own unless a paper has another.
     """
 
     # What a space leaves alone unless it is told otherwise.
@@ -57,6 +61,9 @@ class NetworkRoot(Root):
     child_kinds: ClassVar[Kinds] = (Head, DistanceHead)
     body_output: ClassVar[str]
     paper: ClassVar[str] = ""
+    context: ClassVar[int | None] = None
+    base_scale: ClassVar[int] = 0
+    epsilon: ClassVar[float] = 1e-3
 
     def make_body(self) -> list[Gene]:
         """Create the genes before the head, in building order."""

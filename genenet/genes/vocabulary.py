@@ -21,7 +21,7 @@ N_FEATURES = Integer(
     low=1,
     high=1024,
     unit="features",
-    meaning="features per convolution at the finest scale; doubled at every scale below",
+    meaning="features per convolution at the finest scale, or those of a ResNet's stem; doubled at every scale below",
 )
 LOG2_WIDTH = Real(
     name="log2_width",
@@ -119,6 +119,24 @@ DISTANCE_WEIGHT = Real(
     low=0.0,
     high=100.0,
     meaning="weight of the loss of a second head that gives distance maps; 0 is none",
+)
+ENCODER_DEPTH = Categorical(
+    name="encoder_depth",
+    default="34",
+    options=("18", "34", "50"),
+    meaning="layers of a ResNet with its classifier (He et al. 2016, table 1); 50 has bottlenecks",
+)
+TARGET = Categorical(
+    name="target",
+    default="classes",
+    options=("classes", "distance"),
+    meaning="what the first head gives: class probabilities, or distances to the border of the object",
+)
+BRANCHES = Categorical(
+    name="branches",
+    default="shared",
+    options=("shared", "decoders", "separate"),
+    meaning="what a second head shares with the first: all before the heads; the encoder; nothing",
 )
 N_BRANCHES = Integer(
     name="n_branches", default=3, low=1, high=6, unit="branches", meaning="parallel stacks of a pyramid"
