@@ -23,58 +23,13 @@ from genenet.errors import InputError
 from genenet.folder import remove, split_suffix, writing
 from genenet.formats import ome_zarr, place
 from genenet.manifest import held
+from genenet.object_table import Pieces, measure
 from genenet.pyramid import add_levels
 from genenet.tiling import Box, blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume
 
 # The shape of a block, unless asked for otherwise.
 BLOCK = 64, 256, 256
-
-
-@dataclasses.dataclass
-class Pieces:
-    """What is known of the components of single blocks: arrays with one row for each, the row of label 0 empty.
-
-    Attributes:
-        classes: Class values.
-        sizes: Voxels.
-        sums: Of the voxels' places, `(n, 3)`.
-        first, last: The smallest and the largest place along each axis, `(n, 3)`.
-    """
-
-    classes: np.ndarray
-    sizes: np.ndarray
-    sums: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
-
-    @classmethod
-    def none(cls, n: int) -> "Pieces":
-        """Rows of nothing."""
-        far = np.iinfo(np.int64).max
-        return cls(
-            np.zeros(n, np.int64),
-            np.zeros(n, np.int64),
-            np.zeros((n, 3)),
-            np.full((n, 3), far, np.int64),
-            np.full((n, 3), -1, np.int64),
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence["Pieces"]) -> "Pieces":
-        """One after the other."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-    def merged(self, numbers: np.ndarray, n: int) -> "Pieces":
-        """Rows that get the same number become one; there are `n` numbers."""
-        found = Pieces.none(n)
-        found.classes[numbers] = self.classes
-        np.add.at(found.sizes, numbers, self.sizes)
-        np.add.at(found.sums, numbers, self.sums)
-        np.minimum.at(found.first, numbers, self.first)
-        np.maximum.at(found.last, numbers, self.last)
-        return found
 
 
 def find_components(
@@ -194,7 +149,7 @@ def _label_blocks(
             np.add(labels, own + len(found), out=labels, where=own > 0)
             found += [entry.value] * n_own
         if found:
-            parts.append(_measure(labels, found, [side.start for side in box]))
+            parts.append(measure(labels, found, [side.start for side in box]))
             rough.write(box, np.where(labels > 0, labels + (n_before - 1), 0).astype(np.uint64))  # type: ignore[arg-type]
             n_before += len(found)
         tell()
@@ -202,34 +157,15 @@ def _label_blocks(
     return Pieces.joined(parts)
 
 
-def _measure(labels: np.ndarray, classes: Sequence[int], start: Sequence[int]) -> Pieces:
-    """What is known of the labels 1, 2, ... of a block."""
-    n = len(classes)
-    flat = labels.ravel()
-    sizes = np.bincount(flat, minlength=n + 1)[1:]
-    sums = np.empty((n, 3))
-    for axis, first in enumerate(start):
-        along = [1, 1, 1]
-        along[axis] = labels.shape[axis]
-        places = np.broadcast_to(np.arange(first, first + labels.shape[axis]).reshape(along), labels.shape)
-        sums[:, axis] = np.bincount(flat, places.ravel(), minlength=n + 1)[1:]
-    boxes = scipy.ndimage.find_objects(labels, n)
-    low = np.array([[side.start for side in box] for box in boxes], np.int64) + start
-    high = np.array([[side.stop - 1 for side in box] for box in boxes], np.int64) + start
-    return Pieces(np.array(classes, np.int64), sizes, sums, low, high)
-
-
 def _join(
     labels: Volume, chunks: Sequence[int], pieces: Pieces, connectivity: int, min_voxels: int
 ) -> tuple[np.ndarray, Pieces]:
     """The final number of every block's label, and what is known of the objects, small ones left out."""
     n = len(pieces.sizes)
-    pairs = [np.empty((0, 2), np.int64), *_touching(labels, chunks, connectivity)]
-    first, second = np.concatenate(pairs).T
+    first, second, _ = touching(labels, chunks, connectivity).T
     same = pieces.classes[first] == pieces.classes[second]
     first, second = first[same], second[same]
-    graph = scipy.sparse.coo_matrix((np.ones(len(first), bool), (first, second)), (n, n))
-    n_found, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
+    n_found, group = connected(first, second, n)
     objects = pieces.merged(group, n_found)
     kept = objects.sizes >= max(min_voxels, 1)
     numbers = np.zeros(n_found, np.int64)
@@ -243,10 +179,30 @@ def _join(
     return numbers[group], ordered
 
 
-def _touching(labels: Volume, chunks: Sequence[int], connectivity: int) -> Iterator[np.ndarray]:
-    """Pairs of labels that touch over a border between blocks, `(n, 2)`."""
+def connected(first: np.ndarray, second: np.ndarray, n: int) -> tuple[int, np.ndarray]:
+    """How many groups `n` things form that are joined in pairs, and the group of each, in the order of their first."""
+    graph = scipy.sparse.coo_matrix((np.ones(len(first), bool), (first, second)), (n, n))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)
+
+
+def touching(
+    labels: Volume, chunks: Sequence[int], connectivity: int = 1, axes: Sequence[int] = (0, 1, 2)
+) -> np.ndarray:
+    """Pairs of labels that touch over borders between blocks, and by how many voxels, int64 `(n, 3)`; not 0.
+
+    Args:
+        labels: Of all blocks.
+        chunks: The shape of a block.
+        connectivity: As of `find_components`.
+        axes: Those on which the borders stand; 0, 1 and 2 are z, y and x.
+    """
+    pairs = [np.empty((0, 3), np.int64), *_touching(labels, chunks, connectivity, axes)]
+    return np.concatenate(pairs)
+
+
+def _touching(labels: Volume, chunks: Sequence[int], connectivity: int, axes: Sequence[int]) -> Iterator[np.ndarray]:
     shape = labels.shape
-    for axis, box in itertools.product(range(3), blocks(shape, chunks)):
+    for axis, box in itertools.product(axes, blocks(shape, chunks)):
         if box[axis].stop == shape[axis]:
             continue
         across = [other for other in range(3) if other != axis]
@@ -267,7 +223,8 @@ def _touching(labels: Volume, chunks: Sequence[int], connectivity: int) -> Itera
             beside = two[a : a + one.shape[0], b : b + one.shape[1]]
             both = (one > 0) & (beside > 0)
             if both.any():
-                yield np.unique(np.stack([one[both], beside[both]], 1), axis=0)
+                pairs, counts = np.unique(np.stack([one[both], beside[both]], 1), axis=0, return_counts=True)
+                yield np.column_stack([pairs, counts])
 
 
 def _renumber(
@@ -283,15 +240,11 @@ def _renumber(
 
 def _table(pieces: Pieces, classes: Sequence[SegmentationClass], size_nm: Sequence[float] | None) -> pd.DataFrame:
     names = {entry.value: entry.name for entry in classes}
-    centres = pieces.sums / np.maximum(pieces.sizes, 1)[:, None]
     columns = {
         "object": np.arange(1, len(pieces.sizes) + 1),
         "value": pieces.classes,
         "class": [names.get(value, "") for value in pieces.classes.tolist()],
-        "voxels": pieces.sizes,
-        **{axis: centres[:, place].round(2) for place, axis in enumerate("zyx")},
-        **{f"{axis}_first": pieces.first[:, place] for place, axis in enumerate("zyx")},
-        **{f"{axis}_last": pieces.last[:, place] for place, axis in enumerate("zyx")},
+        **pieces.columns(),
     }
     if size_nm is not None:
         columns["volume_um3"] = pieces.sizes * math.prod(size_nm) / 1e9
