@@ -63,8 +63,7 @@ class MeanPredictor:
 
     def bytes_for(self, core: Sequence[int]) -> int:
         """About how much memory a block takes: what is read, what is said, and what the largest member needs."""
-        first = self.members[0]
-        n_channels, n_classes = len(first.normalization.mean), first.plan.output.n_channels
+        n_channels, n_classes = len(self.members[0].normalization.mean), max(self.n_classes, 1)
         kinds = len({member.normalization for member in self.members})
         read = FLOAT_BYTES * n_channels * math.prod(self.reach(core).input) * (2 + kinds)
         said = FLOAT_BYTES * n_classes * math.prod(core) * N_ANSWERS
@@ -91,7 +90,17 @@ class MeanPredictor:
     @property
     def gives_distances(self) -> bool:
         """Whether a member has a distance head."""
-        return any(head.kind == "distance" for member in self.members for head in member.plan.heads)
+        return any("distance" in member.gives for member in self.members)
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes are told apart; none where all members give distances only."""
+        for member in self.members:
+            if "foreground" in member.gives:
+                return 2
+            if "classes" in member.gives:
+                return member.plan.output.n_channels
+        return 0
 
     def predict(self, images: np.ndarray, reach: Reach, *, member_entropy: bool = False) -> Answer:
         """Combine the members' answers for images that `read` gave.
@@ -102,7 +111,8 @@ class MeanPredictor:
             member_entropy: Whether to work out how sure every member is for itself.
 
         Returns:
-            Mean probabilities, or shares of votes; the mean distances of the members that have them.
+            Mean probabilities, or shares of votes, of the members that tell classes apart; the mean distances of those
+            that give them.
         """
         probabilities, distances, entropies = Mean(), Mean(), Mean()
         normalized = {kind: kind(images) for kind in dict.fromkeys(member.normalization for member in self.members)}
@@ -110,16 +120,16 @@ class MeanPredictor:
         weights, temperatures = self.weights or ones, self.temperatures or ones
         for member, weight, temperature in zip(self.members, weights, temperatures, strict=True):
             answer = member.predict(normalized[member.normalization], reach)
-            own = sharpened(answer.probabilities, temperature)
-            own = as_votes(own) if self.vote else own
-            probabilities.add(own, weight)
-            if member_entropy:
-                entropies.add(entropy(own), weight)
+            if answer.probabilities.shape[-1]:
+                own = sharpened(answer.probabilities, temperature)
+                own = as_votes(own) if self.vote else own
+                probabilities.add(own, weight)
+                if member_entropy:
+                    entropies.add(entropy(own), weight)
             if answer.distances is not None:
                 distances.add(answer.distances, weight)
-        return Answer(
-            probabilities.value(), *(each.value() if each.weight else None for each in (distances, entropies))
-        )
+        classes = probabilities.value() if probabilities.weight else np.empty((*reach.core, 0), np.float32)
+        return Answer(classes, *(each.value() if each.weight else None for each in (distances, entropies)))
 
 
 def as_votes(probabilities: np.ndarray) -> np.ndarray:
@@ -154,12 +164,27 @@ def score_part(predictor: MeanPredictor, part: Part, n_classes: int, max_voxels:
 def predict_part(
     predictor: MeanPredictor, part: Part, max_voxels: int = MAX_CORE_VOXELS
 ) -> Iterator[tuple[Box, np.ndarray]]:
-    """Give every block of a part with its answer, `(*block, classes)`."""
-    core = predictor.choose_core(part.shape, max_voxels)
+    """Give every block of a part with its class probabilities, `(*block, classes)`."""
+    for box, answer in answer_part(predictor, part, max_voxels):
+        yield box, answer.probabilities
+
+
+def answer_part(
+    predictor: MeanPredictor, part: Part, max_voxels: int = MAX_CORE_VOXELS
+) -> Iterator[tuple[Box, Answer]]:
+    """Give every block of a part with all that the networks say of it."""
+    yield from answers(predictor, part.shape, part.read_image, max_voxels)
+
+
+def answers(
+    predictor: MeanPredictor, shape: Sequence[int], read: Reader, max_voxels: int = MAX_CORE_VOXELS
+) -> Iterator[tuple[Box, Answer]]:
+    """Give every block of an image `(z, y, x)` with all that the networks say of it."""
+    core = predictor.choose_core(shape, max_voxels)
     reach = predictor.reach(core)
-    for box in blocks(part.shape, core):
-        answer = predictor.predict(predictor.read(part.read_image, [side.start for side in box], reach), reach)
-        yield box, answer.probabilities[tuple(slice(side.stop - side.start) for side in box)]
+    for box in blocks(shape, core):
+        answer = predictor.predict(predictor.read(read, [side.start for side in box], reach), reach)
+        yield box, answer.inside(tuple(slice(side.stop - side.start) for side in box))
 
 
 def count_box(part: Part, box: Box, answer: np.ndarray) -> np.ndarray:

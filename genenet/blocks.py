@@ -26,9 +26,9 @@ class Answer:
     """What networks say about a box.
 
     Attributes:
-        probabilities: float32 `(z, y, x, classes)`.
+        probabilities: float32 `(z, y, x, classes)`; no classes where networks give distances only.
         distances: float32 `(z, y, x)`, 0 at the border of an object to 1 where it is as far away as was told apart in
-            training (`distance_cap`); None where no network has a distance head.
+            training (`WindowSettings.distance_kind`); None where no network gives distances.
         member_entropy: The mean of the networks' own entropies, `(z, y, x)`, 0 to 1; None where it was not asked for.
     """
 
@@ -115,6 +115,7 @@ class BlockPredictor:
         overlap: The share by which windows of the training size overlap and are blended; if left out, every voxel is
             seen once, with its whole context.
         engine: The program that runs it, and in which precision, for people.
+        context: About how many voxels around a core are read at the most; all that the network sees if left out.
     """
 
     model: "keras.Model | None"
@@ -125,6 +126,7 @@ class BlockPredictor:
     views: tuple[View, ...] = (PLAIN,)
     overlap: float | None = None
     engine: tuple[str, str] = ("keras", "float32")
+    context: int | None = None
     _by_shape: "dict[tuple[int, ...], keras.Model]" = dataclasses.field(default_factory=dict, repr=False, compare=False)
     _fits: dict[tuple[int, ...], Fit] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
@@ -137,7 +139,7 @@ class BlockPredictor:
         if self.plan.n_dims == 2 or self.tiles is not None:
             return None
         depth = self.window.input[0]
-        if fit_core(self.plan, self.plan.total_stride).input[0] <= depth:
+        if fit_core(self.plan, self.plan.total_stride, self.context).input[0] <= depth:
             return None
         margin = depth // 4
         return Slab(depth, margin, depth - 2 * margin)
@@ -164,6 +166,11 @@ class BlockPredictor:
         return tuple(math.lcm(*sides) for sides in zip(*turned, strict=True))
 
     @property
+    def gives(self) -> tuple[str, ...]:
+        """What kinds of answers it gives, as the plan names them: `classes`, `foreground`, `distance`."""
+        return tuple(head.kind for head in self.plan.heads if not head.auxiliary)
+
+    @property
     def free_axes(self) -> tuple[bool, ...]:
         """Along which axes it needs no context."""
         free = (True,) * (3 - self.plan.n_dims) + (False,) * self.plan.n_dims
@@ -183,7 +190,7 @@ class BlockPredictor:
         """The core of a training window where no other window may be used; else None."""
         if not self.depends_on_window or self.tiles is not None:
             return None
-        smallest = fit_core(self.plan, self.plan.total_stride)
+        smallest = fit_core(self.plan, self.plan.total_stride, self.context)
         room = [w - n for w, n in zip(self.window.input, smallest.input, strict=True)]
         core = [s + max(r, 0) // s * s for r, s in zip(room, self.plan.total_stride, strict=True)]
         if self.slab is not None:
@@ -215,7 +222,7 @@ class BlockPredictor:
         flat = 3 - self.plan.n_dims
         first, inner = tuple(core[:flat]), tuple(core[flat:])
         if inner not in self._fits:
-            self._fits[inner] = fit_core(self.plan, inner)
+            self._fits[inner] = fit_core(self.plan, inner, self.context)
         fit = self._fits[inner]
         if self.slab is not None:
             n_read = self.slab.count(core[0]) * self.slab.keep + 2 * self.slab.margin
@@ -285,8 +292,13 @@ class BlockPredictor:
             means = means or [Mean() for _ in maps]
             for mean, found in zip(means, maps, strict=True):
                 mean.add(view.turn_back(found))
-        maps = [mean.value() for mean in means]
-        return Answer(maps[0], maps[1][..., 0] if len(maps) > 1 else None)
+        by_kind = dict(zip(self.gives, (mean.value() for mean in means), strict=True))
+        distances = by_kind["distance"][..., 0] if "distance" in by_kind else None
+        if "foreground" in by_kind:
+            share = by_kind["foreground"]
+            return Answer(np.concatenate([1 - share, share], -1), distances)
+        nothing = np.empty((*reach.core, 0), np.float32)
+        return Answer(by_kind.get("classes", nothing), distances)
 
     def _predict(self, images: np.ndarray, core: Sequence[int]) -> list[np.ndarray]:
         """One view's answers, `(*core, values)`."""

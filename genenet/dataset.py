@@ -15,6 +15,7 @@ from genenet.errors import InputError
 from genenet.folder import read_yaml
 from genenet.formats.remote import is_remote
 from genenet.holding import in_memory, mapped
+from genenet.image_sets import expand_parts
 from genenet.label_table import UNLABELLED, LabelTable
 from genenet.normalization import Normalization, fit_normalization
 from genenet.volume import Volume, open_volume
@@ -44,7 +45,7 @@ class ClassEntry(_Strict):
 
 
 class PartEntry(_Strict):
-    """A slab (`z`), a box (`z`, `y`, `x`) or a file of its own (`image`, `labels`).
+    """A slab (`z`), a box (`z`, `y`, `x`), a file of its own (`image`, `labels`), or many (`genenet/image_sets.py`).
 
     `weights` names a volume of 8-bit whole numbers: a voxel counts so many times in the loss, where it is above 1.
     """
@@ -233,7 +234,7 @@ class Dataset:
         if not isinstance(content, dict):
             raise InputError(f"{name} must hold keys such as image, labels, classes, training, validation")
         try:
-            settings = DataFile.model_validate(content)
+            settings = DataFile.model_validate(expand_parts(content, folder, name))
         except pydantic.ValidationError as error:
             raise InputError(f"{name}: {explain(error)}") from None
         return _open(settings, folder, name, in_memory if shared is None else lambda volume: mapped(volume, shared))
@@ -368,9 +369,11 @@ def _part(
 
 
 def resolve_data(source: str | Path | dict[str, Any]) -> dict[str, Any]:
-    """The content of a data file with absolute paths, so that it means the same from anywhere."""
+    """The content of a data file with absolute paths, every image by name: it means the same from anywhere."""
     content = source if isinstance(source, dict) else read_yaml(source)
     folder = Path() if isinstance(source, dict) else Path(source).parent
+    if isinstance(content, dict):
+        content = expand_parts(content, folder, "the data" if isinstance(source, dict) else str(source))
 
     def absolute(entry: Any) -> Any:
         if isinstance(entry, list):

@@ -38,6 +38,9 @@ TRIAL_VOXELS = 2**18
 class Ensemble:
     """Networks with the same classes, used as one.
 
+    Some may give distances only, the others' class probabilities are averaged then: two branches of an instance
+    segmentation (Mahbod et al. 2022), say.
+
     Attributes:
         members: The networks, in the order in which they joined.
         vote: Count the members' most probable classes instead of averaging their probabilities.
@@ -92,6 +95,16 @@ class Ensemble:
         content = [rows, self.vote, *([self.weights, self.temperatures] if self.weights or self.temperatures else [])]
         content += [self.axes] if self.axes else []
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+
+    def check_classes(self) -> None:
+        """Refuse networks of which none tells classes apart.
+
+        Raises:
+            InputError: All of them give distances only.
+        """
+        if not any(member.gives_classes for member in self.members):
+            first = self.members[0].folder
+            raise InputError(f"{first} gives distances only; put a network beside it that tells classes apart")
 
     def check(self, data: Dataset) -> None:
         """Refuse data with other classes or channels.
@@ -208,6 +221,13 @@ class Ensemble:
             InputError: No networks, networks that do not fit the data, an unknown rule, or a limit that none keeps.
         """
         data = Dataset.open(data)
+        if not networks:
+            raise InputError("an ensemble needs at least one network")
+        if strange := [network for network in networks if not network.gives_classes]:
+            raise InputError(
+                f"{strange[0].folder} gives distances only and cannot be ranked by classes; select among the others, "
+                "and put it beside them"
+            )
         ranked = ranked_by_score(networks)
         cls(tuple(ranked), vote).check(data)
         found = select_members(
@@ -286,6 +306,7 @@ class Ensemble:
         from genenet.segment import MAX_BYTES, choose_block, segment_volume
         from genenet.volume import open_volume
 
+        self.check_classes()
         volume = open_volume(image)
         here, run, n_here = self.geometry(look), None, 1
         if cluster is not None:
@@ -339,6 +360,7 @@ class Ensemble:
     def score(self, data: Dataset, part: str = "validation", *, precision: str = "auto") -> Scores:
         """Score on all parts of a kind, counted together."""
         self.check(data)
+        self.check_classes()
         return score_parts(self.predictor(precision), getattr(data, part), data.n_classes)
 
     def save(self, folder: Path | str) -> None:
@@ -350,7 +372,7 @@ class Ensemble:
         members = [
             {
                 "network": os.path.relpath(member.folder, folder),
-                "adjusted_rand": member.scores["adjusted_rand"],
+                "adjusted_rand": member.scores.get("adjusted_rand"),
                 "weight": weight,
                 "temperature": temperature,
                 "axes": across,

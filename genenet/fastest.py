@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genenet.blocks import BlockPredictor
+from genenet.blocks import Answer, BlockPredictor
 from genenet.device import cpu_name, find_device
 from genenet.engines import ENGINES, PACKAGES, missing, n_threads, open_predictor
 from genenet.errors import InputError
@@ -22,8 +22,10 @@ from genenet.network import Network
 
 logger = logging.getLogger("genenet")
 
-# The share of voxels that must get the same class as by Keras in float32.
+# The share of voxels that must get the same class as by Keras in float32; of networks that give distances only, a
+# distance that differs by no more than this.
 AGREEMENT = 0.999
+NEAR = 0.02
 N_ROUNDS = 3
 
 # In the network's folder: what was measured, by machine, block, and versions of the engines.
@@ -37,7 +39,7 @@ class Trial:
     Attributes:
         engine, precision: Which.
         seconds: For the block, the median of some rounds.
-        agreement: The share of voxels that get the same class as by Keras in float32.
+        agreement: The share of voxels that get the same class, or nearly the same distance, as by Keras in float32.
     """
 
     engine: str
@@ -87,7 +89,7 @@ def _measure(
 ) -> tuple[BlockPredictor, list[Trial]]:
     reference = network.predictor("float32")
     batch, reach = network.normalization(images), reference.reach(core)
-    expected = reference.predict(batch, reach).probabilities.argmax(-1)
+    expected = reference.predict(batch, reach)
     tried: list[Trial] = []
     best: tuple[Trial, BlockPredictor] | None = None
     for engine in ENGINES[1:]:
@@ -99,19 +101,27 @@ def _measure(
                 predictor = open_predictor(network, engine, precision)
             except InputError:  # this precision is not to be had here
                 continue
-            labels = predictor.predict(batch, reach).probabilities.argmax(-1)
+            answer = predictor.predict(batch, reach)
             spent = []
             for _ in range(N_ROUNDS):
                 started = time.perf_counter()
                 predictor.predict(batch, reach)
                 spent.append(time.perf_counter() - started)
-            trial = Trial(engine, precision, float(np.median(spent)), float((labels == expected).mean()))
+            trial = Trial(engine, precision, float(np.median(spent)), _agreement(answer, expected))
             tried.append(trial)
             if best is None or _rank(trial) < _rank(best[0]):  # others are let go of: together they take much memory
                 best = trial, predictor
     if best is None:
         raise InputError(f"no engine here computes networks in {' or '.join(precisions)}")
     return best[1], sorted(tried, key=lambda trial: trial.seconds)
+
+
+def _agreement(answer: Answer, expected: Answer) -> float:
+    if expected.probabilities.shape[-1]:
+        return float((answer.probabilities.argmax(-1) == expected.probabilities.argmax(-1)).mean())
+    if answer.distances is None or expected.distances is None:
+        raise ValueError("a network gives classes or distances")
+    return float((abs(answer.distances - expected.distances) <= NEAR).mean())
 
 
 def _rank(trial: Trial) -> tuple[bool, float]:
@@ -121,7 +131,7 @@ def _rank(trial: Trial) -> tuple[bool, float]:
 
 def _say(network: Network, trial: Trial, more: str) -> None:
     share = 100 * trial.agreement
-    said = "%s runs by %s in %s: %.2f s per block; %.2f %% of the voxels get the class that Keras gives in float32%s"
+    said = "%s runs by %s in %s: %.2f s per block; %.2f %% of the voxels get what Keras gives in float32%s"
     logger.info(said, network.folder, trial.engine, trial.precision, trial.seconds, share, more)
 
 

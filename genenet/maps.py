@@ -16,6 +16,7 @@ from genenet.wording import known_instead
 # What may be written beside the classes: from the networks' answer, values from 0 to 1.
 EXTRAS: dict[str, Callable[[Answer], Any]] = {
     "probabilities": lambda answer: answer.probabilities,
+    "foreground": lambda answer: 1 - answer.probabilities[..., 0],
     "entropy": lambda answer: doubt.entropy(answer.probabilities),
     "disagreement": lambda answer: doubt.disagreement(answer.probabilities, answer.member_entropy),
     "margin": lambda answer: doubt.margin(answer.probabilities),

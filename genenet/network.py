@@ -13,6 +13,7 @@ from genenet.errors import InputError
 from genenet.folder import read_json, write_json, writing
 from genenet.genes import NetworkRoot, from_dict
 from genenet.normalization import Normalization
+from genenet.settings import TrainingSettings, WindowSettings
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +32,8 @@ class Network:
         blueprint: Its gene tree.
         normalization: What is done to images first.
         classes: The class table, in the order of its outputs.
-        scores: Validation scores by name, `adjusted_rand` among them.
+        scores: Validation scores by name: `adjusted_rand` among them if it tells classes apart, `distance_mse` if it
+            gives distances.
         n_parameters: Trainable parameters.
         details: What else was recorded: training settings, versions, voxel size.
     """
@@ -93,6 +95,21 @@ class Network:
         engine = "keras", dtype_policy(precision).removeprefix("mixed_")
         return dataclasses.replace(self.geometry(), model=self.load(precision), engine=engine)
 
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """What kinds of answers it gives: `classes` or `foreground`, and `distance`."""
+        return self.geometry().gives
+
+    @property
+    def gives_classes(self) -> bool:
+        """Whether it tells classes apart; else it gives distances only."""
+        return self.gives != ("distance",)
+
+    @property
+    def windows(self) -> WindowSettings:
+        """How the windows were drawn that it learned from, and what its distances mean."""
+        return TrainingSettings.from_dict(self.details.get("training", {})).windows
+
     def absolute(self) -> "Network":
         """The same, for a process that works in another folder."""
         return dataclasses.replace(self, folder=self.folder.absolute())
@@ -107,7 +124,8 @@ class Network:
         """What `predictor` gives, without the model: it knows what it would read, and what memory it would take."""
         from genenet.blocks import BlockPredictor
 
-        return BlockPredictor(None, self.blueprint.plan_layers(), self.normalization, self.blueprint.window_shape())
+        net = self.blueprint
+        return BlockPredictor(None, net.plan_layers(), self.normalization, net.window_shape(), context=net.context)
 
 
 def save_network(

@@ -11,18 +11,18 @@ import keras
 import numpy as np
 
 import pruning
-from genenet.averaging import MeanPredictor, score_parts
-from genenet.blocks import BlockPredictor
+from genenet.averaging import MeanPredictor
 from genenet.dataset import Dataset
-from genenet.dense_evaluation import DensePatches
 from genenet.errors import InputError
-from genenet.evaluation import evaluate
 from genenet.folder import partial_path, read_json, write_json
 from genenet.network import DESCRIPTION, Network, save_network
-from genenet.saving import copy_of, load_model, save_model
+from genenet.prunable_part import PrunablePart, nonzero, zeros_held
+from genenet.saving import load_model, save_model
 from genenet.settings import TrainingSettings
 from genenet.train import Start, train_network
+from genenet.validation import validate, worth
 from genenet.windows import TrainingWindows
+from pruning.magnitude import ratios
 
 METHODS = ("loss", "structured", "magnitude")
 
@@ -113,7 +113,7 @@ def prune_network(
     """Prune a network, train it from the weights that it kept, and write its folder.
 
     The same call again, after a kill say, continues: with the rounds that are missing, and with the training of the
-    last one. Single weights (`magnitude`) begin anew.
+    last one. Single weights (`magnitude`) go in rounds that halve them (Mahbod et al. 2022, algorithm 1).
 
     Args:
         network: It stays as it is.
@@ -133,6 +133,8 @@ def prune_network(
     folder, data = Path(folder), Dataset.open(data)
     if rounds < 1 or rounds > 1 and settings.method == "magnitude":
         raise InputError(f"`rounds` must be at least 1, and 1 for magnitude, which halves by itself, but got {rounds}")
+    halvings = ratios(settings.compression_ratio or 1.0) if settings.method == "magnitude" else []
+    rounds = len(halvings) or rounds
     stages, origin = {"before": network}, str(network.folder)
     beside = folder.with_name(f"{folder.name}.rounds")
     for number in range(1, rounds + 1):
@@ -141,6 +143,8 @@ def prune_network(
         finished = _finished(place, what, training)
         if finished is None:
             part = _part(network, settings, number, rounds)
+            if halvings:
+                part = dataclasses.replace(settings, compression_ratio=halvings[number - 1])
             finished = _prune_once(network, data, place, part, training, watch, {"pruned": what})
         network = stages["after" if number == rounds else f"round {number}"] = finished
     found = compare(stages, data)
@@ -179,7 +183,7 @@ def _part(network: Network, settings: PruningSettings, number: int, rounds: int)
         return dataclasses.replace(settings, target=settings.target.per_round(rounds, left))
     if settings.keep is None or left == 1:
         return settings
-    graph = pruning.Graph(PrunablePart(network.load("float32")).model)
+    graph = pruning.Graph(PrunablePart.of(network).model)
     now = {name: len(graph.features(name)) for name in settings.keep}
     return dataclasses.replace(
         settings, keep={name: now[name] - round((now[name] - kept) / left) for name, kept in settings.keep.items()}
@@ -203,17 +207,20 @@ def _prune_once(
             "folder"
         )
     pruned = _smaller(network, data, settings, training) if kept is None else load_model(work / "pruned.keras")
+    gives = network.gives
     rate = _rate(network, settings)
     identity = hashlib.blake2b(digest_size=8)
     for array in pruned.get_weights():
         identity.update(np.ascontiguousarray(array).tobytes())
-    if training is None or settings.method == "magnitude":
+    if training is None:
         return _save(network, pruned, data, folder, {**network.details, **details, "digest": identity.hexdigest()})
     if kept is None:  # for a call after a kill: the search for channels takes long
         work.mkdir(parents=True, exist_ok=True)
         save_model(pruned, work / "pruned.keras")
         write_json(work / KEPT, details)
-    start = Start(pruned, rate, identity.hexdigest(), details)
+    start = Start(pruned, rate, identity.hexdigest(), details, network.normalization)
+    if settings.method == "magnitude":
+        start = dataclasses.replace(start, hold=lambda model: zeros_held(PrunablePart(model, gives).model))
     return train_network(network.blueprint, data, folder, training, seed=settings.seed, watch=watch, start=start)
 
 
@@ -227,74 +234,45 @@ def _smaller(
     network: Network, data: Dataset, settings: PruningSettings, training: TrainingSettings | None
 ) -> keras.Model:
     """The pruned model, not yet trained again."""
-    steps, core = training or TrainingSettings(), PrunablePart(network.load("float32"))
+    steps, core = training or TrainingSettings(), PrunablePart.of(network)
     windows = TrainingWindows(
-        data, network.blueprint.window_shape(), network.normalization, steps.windows, seed=settings.seed
+        data,
+        network.blueprint.window_shape(),
+        network.normalization,
+        steps.windows,
+        seed=settings.seed,
+        distances="distance" in network.gives,
     )
-    prune = _PRUNERS[settings.method]
-    return core.put_back(prune(core, _batches(windows), settings, training, _rate(network, settings)))
+    return core.put_back(_PRUNERS[settings.method](core, _batches(windows, core.gives), settings))
 
 
 def _save(network: Network, model: keras.Model, data: Dataset, folder: Path, details: dict[str, Any]) -> Network:
     """Score a pruned model and write its folder."""
-    plan, window = network.blueprint.plan_layers(), network.blueprint.window_shape()
-    predictor = MeanPredictor((BlockPredictor(model, plan, network.normalization, window),))
-    found = score_parts(predictor, data.validation, data.n_classes)
-    names = ("adjusted_rand", "mean_iou", "accuracy", "mean_dice")
-    scores = {name: float(getattr(found, name)) for name in names}
+    predictor = MeanPredictor((dataclasses.replace(network.geometry(), model=model),))
+    scores = validate(predictor, data.validation, data.n_classes, network.windows)
     return save_network(
         folder, model, network.blueprint, network.normalization, network.classes, scores, details=details
     )
 
 
-def _batches(windows: TrainingWindows) -> Iterator[tuple[Any, Any, Any]]:
+def _batches(windows: TrainingWindows, gives: Sequence[str]) -> Iterator[tuple[Any, Any, Any]]:
     """Batches as training draws them, without end."""
     step = 0
     while True:
         batch = windows.batch(step)
-        yield batch.images, batch.labels, batch.weights.astype(np.float32)
+        target = batch.distances if gives[0] == "distance" else batch.labels
+        yield batch.images, target, batch.weights.astype(np.float32)
         step += 1
 
 
-class PrunablePart:
-    """The part of a network's model that is pruned: the model, or the classifier within it that runs over patches.
-
-    Args:
-        model: As networks hold it.
-
-    Attributes:
-        model: What is pruned.
-        loss: Of what it gives.
-    """
-
-    def __init__(self, model: keras.Model) -> None:
-        self._whole = model
-        self._patches = next((layer for layer in model.layers if isinstance(layer, DensePatches)), None)
-        self.model: keras.Model = model if self._patches is None else self._patches.classifier
-        if len(self.model.outputs) > 1:
-            raise InputError("networks with a distance head cannot be pruned by this verb yet; use `pruning` in Python")
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=self._patches is not None)
-
-    def put_back(self, model: keras.Model) -> keras.Model:
-        """The whole model around a pruned part."""
-        if self._patches is None:
-            return model
-        whole = copy_of(self._whole)
-        image = whole.inputs[0]
-        scores = DensePatches(model, name=self._patches.name)(image)
-        answer = whole.layers[-1]
-        twin = type(answer).from_config(answer.get_config())
-        return keras.Model(image, twin(scores), name=whole.name)
-
-
-def _by_loss(core: PrunablePart, batches: Any, settings: PruningSettings, _: Any, __: float) -> keras.Model:
+def _by_loss(core: PrunablePart, batches: Any, settings: PruningSettings) -> keras.Model:
     search = pruning.Search(settings.search, n_batches=settings.n_batches, at_once=settings.at_once, seed=settings.seed)
     return pruning.prune_by_loss(
         core.model, batches, core.loss, keep=settings.keep, target=settings.target, search=search
     ).model
 
 
-def _structured(core: PrunablePart, batches: Any, settings: PruningSettings, _: Any, __: float) -> keras.Model:
+def _structured(core: PrunablePart, batches: Any, settings: PruningSettings) -> keras.Model:
     images, _, _ = next(batches)
     shape = None if None not in core.model.inputs[0].shape[1:] else images.shape[1:]
     keep = pruning.select_channels(
@@ -303,7 +281,7 @@ def _structured(core: PrunablePart, batches: Any, settings: PruningSettings, _: 
         settings.by,
         scope=settings.scope,
         data=batches,
-        loss=core.loss,
+        loss=core.loss if settings.by == "first_order" else None,
         shape=shape,
         n_batches=settings.n_batches,
         seed=settings.seed,
@@ -311,22 +289,12 @@ def _structured(core: PrunablePart, batches: Any, settings: PruningSettings, _: 
     return pruning.shrink(core.model, keep)
 
 
-def _magnitude(
-    core: PrunablePart, batches: Any, settings: PruningSettings, training: TrainingSettings | None, rate: float
-) -> keras.Model:
-    def fit(model: keras.Model) -> None:
-        if training is None:
-            return
-        trainer = keras.Model(model.inputs, model.outputs)
-        trainer.compile(keras.optimizers.Adam(rate), core.loss)
-        for _ in range(training.steps):
-            images, labels, weights = next(batches)
-            trainer.train_on_batch(images, labels, sample_weight=weights)
-
-    thinned = pruning.iterative_magnitude(
-        core.model, fit, settings.compression_ratio or 1.0, "layer" if settings.scope == "layer" else "network"
-    )
-    return thinned.model
+def _magnitude(core: PrunablePart, batches: Any, settings: PruningSettings) -> keras.Model:
+    """Zeros for the smallest weights, those that are there already among them."""
+    model = pruning.masked(core.model, {})
+    kept, scope = 1 / (settings.compression_ratio or 1.0), "layer" if settings.scope == "layer" else "network"
+    pruning.apply_masks(model, pruning.magnitude_masks(model, kept, scope=scope, before=nonzero(model)))
+    return model
 
 
 _PRUNERS = {"loss": _by_loss, "structured": _structured, "magnitude": _magnitude}
@@ -339,9 +307,15 @@ def compare(networks: Mapping[str, Network], data: Dataset) -> pruning.Report:
     models = {name: network.load("float32") for name, network in networks.items()}
     batch = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     return pruning.report(
-        {name: PrunablePart(model).model for name, model in models.items()},
+        {name: PrunablePart(model, networks[name].gives).model for name, model in models.items()},
         shape,
         predict={name: model.predict_on_batch for name, model in models.items()},
         batch=batch,
-        scores={name: evaluate(network, data).adjusted_rand for name, network in networks.items()},
+        scores={name: _worth(network, data) for name, network in networks.items()},
     )
+
+
+def _worth(network: Network, data: Dataset) -> float:
+    """The validation adjusted Rand score; of a network that gives distances only, less their squared error."""
+    predictor = MeanPredictor((network.predictor(),))
+    return worth(validate(predictor, data.validation, data.n_classes, network.windows))

@@ -116,9 +116,9 @@ def segment_volume(
         output: `.ome.zarr`, `.zarr`, `.tif`, `.h5` or `.npy`, by suffix.
         identity: What tells these networks from others; a stopped run is continued by the same ones only.
         extras: Also write these maps, by name, `(z, y, x)`, all from 0 to 1: `probabilities` `(z, y, x, classes)`;
-            `entropy`, how unsure the networks are together; `disagreement`, how unlike they are (mutual information);
-            `margin`, how far the most probable class is ahead; `distances`, 0 at the border of an object to 1 at
-            `distance_cap` voxels from it, as in training.
+            `foreground`, of all classes but the first; `entropy`, how unsure the networks are together;
+            `disagreement`, how unlike they are (mutual information); `margin`, how far the most probable class is
+            ahead; `distances`, 0 at the border of an object to 1, as in training.
         extras_dtype: `float16`, or `uint8` with 255 for 1.
         overwrite: Replace outputs that exist.
         restart: Begin anew where a run was stopped.
@@ -238,11 +238,7 @@ def choose_block(
 
 def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, several: bool) -> None:
     """Refuse what cannot be, before anything is written."""
-    wanted = len(predictor.members[0].normalization.mean)
-    if volume.n_channels != wanted:
-        raise InputError(
-            f"{volume.name} has {plural(volume.n_channels, 'channel')}, but the network was trained on {wanted}"
-        )
+    check_channels(volume, len(predictor.members[0].normalization.mean))
     if len(set(targets)) < len(targets):
         raise InputError(f"every map needs a file of its own, but got {', '.join(targets)}")
     for target in targets:
@@ -251,6 +247,15 @@ def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, 
     _warn_of_other_intensities(volume, predictor.members[0].normalization)
     for target in targets:
         place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_channels(volume: Volume, wanted: int) -> None:
+    """Refuse an image with other channels than a network was trained on."""
+    if volume.n_channels != wanted:
+        cure = "; if the fourth is transparency, save the image as RGB" if (volume.n_channels, wanted) == (4, 3) else ""
+        raise InputError(
+            f"{volume.name} has {plural(volume.n_channels, 'channel')}, but the network was trained on {wanted}{cure}"
+        )
 
 
 def _missing(volume: Volume, core: Sequence[int], manifest: Manifest) -> Iterator[tuple[int, Box]]:

@@ -75,17 +75,21 @@ def union(reaches: Sequence[Reach]) -> Reach:
     return Reach(reaches[0].core, lead, tuple(a + b for a, b in zip(lead, tail, strict=True)))
 
 
-def fit_core(plan: Plan, core: Sequence[int]) -> Fit:
+def fit_core(plan: Plan, core: Sequence[int], context: int | None = None) -> Fit:
     """Find the smallest window that gives a core exactly.
 
     Args:
         plan: The network's layers.
         core: Voxels per spatial axis of the network.
+        context: Read no more than about so many voxels on each side, where the network can do with less than it sees:
+            the core is then not exact, but nearly.
     """
     lead, sizes, skip = [], [], []
     for axis, wanted in enumerate(core):
         before, after = plan.halo()[axis]
         start = int(plan.output.grid[axis][1])
+        if context is not None:
+            before, after = max(min(before, context), start), max(min(after, context), start)
         stride = plan.total_stride[axis]
         first = before + (start - before) % stride
         size = next(

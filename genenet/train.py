@@ -1,5 +1,6 @@
 """Train one network; killed at any moment and started again, it continues from its last checkpoint."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from genenet.averaging import MeanPredictor, score_parts
+from genenet.averaging import MeanPredictor
 from genenet.blocks import BlockPredictor
 from genenet.dataset import Dataset
 from genenet.device import dtype_policy
@@ -21,11 +22,12 @@ from genenet.folder import partial_path, read_json, remove, write_json, write_te
 from genenet.genes import NetworkRoot
 from genenet.interrupts import Stopped, interrupts_between_steps
 from genenet.learning_rate import follows_the_clock, learning_rate_schedule
-from genenet.losses import cross_entropy, squared_error
+from genenet.losses import LOSSES
 from genenet.network import DESCRIPTION, Network, save_network
 from genenet.normalization import Normalization
 from genenet.saving import copy_of, get_variables, read_arrays, set_variables, trainer_of, with_policy, write_arrays
 from genenet.settings import TrainingSettings
+from genenet.validation import SCORES, validate, worth
 from genenet.windows import Batch, TrainingWindows, prefetch
 
 CHECKPOINT = "checkpoint.json"
@@ -40,16 +42,27 @@ class Record:
         seconds: Training time so far, without validation.
         loss: Mean training loss since the record before.
         learning_rate: At this step.
-        adjusted_rand, mean_iou, accuracy: On the whole validation part.
+        adjusted_rand, mean_iou, accuracy, mean_dice: On the whole validation part; nan for networks that give
+            distances only.
+        distance_mse: Mean squared error of distances there; nan for networks that give none.
     """
 
     step: int
     seconds: float
     loss: float
     learning_rate: float
-    adjusted_rand: float
-    mean_iou: float
-    accuracy: float
+    adjusted_rand: float = math.nan
+    mean_iou: float = math.nan
+    accuracy: float = math.nan
+    mean_dice: float = math.nan
+    distance_mse: float = math.nan
+
+    @property
+    def summary(self) -> str:
+        """What the weights are kept by, for people."""
+        if math.isnan(self.adjusted_rand):
+            return f"squared error of distances {self.distance_mse:.5f}"
+        return f"adjusted Rand score {self.adjusted_rand:.4f}"
 
 
 @dataclasses.dataclass
@@ -81,6 +94,7 @@ class Start:
         identity: What tells it from others.
         details: What to record with the network.
         normalization: What its images went through; that of the data if left out.
+        hold: Given the model that is trained, a context within which it trains: `pruning.held_at_zero`, say.
     """
 
     model: keras.Model
@@ -88,6 +102,7 @@ class Start:
     identity: str = ""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     normalization: Normalization | None = None
+    hold: Callable[[keras.Model], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
 
 class _Training:
@@ -128,14 +143,14 @@ class _Training:
         self.adam = optimizer = keras.optimizers.Adam(learning_rate_schedule(self.first_rate, settings))
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        losses = {"classes": cross_entropy, "distance": squared_error}
         self.trainer.compile(
             optimizer=optimizer,
-            loss=[losses[head.kind]() for head in self.heads],
+            loss=[LOSSES[head.kind]() for head in self.heads],
             loss_weights=[head.weight for head in self.heads],
         )
         optimizer.build(self.trainer.trainable_variables)
-        self.predictor = MeanPredictor((BlockPredictor(self.model, plan, self.normalization, window),))
+        predictor = BlockPredictor(self.model, plan, self.normalization, window, context=blueprint.context)
+        self.predictor = MeanPredictor((predictor,))
         self.state = _State()
         self._is_from_model = start is not None
 
@@ -202,7 +217,7 @@ class _Training:
 
     def train_on(self, batch: Batch) -> float:
         """One step; gives its loss."""
-        by_kind = {"classes": batch.labels, "distance": batch.distances}
+        by_kind = {"classes": batch.labels, "foreground": batch.labels, "distance": batch.distances}
         targets = [by_kind[head.kind] for head in self.heads]
         weights = [batch.weights] * len(targets)
         return float(
@@ -218,26 +233,18 @@ class _Training:
     def validate(self) -> None:
         """Score the whole validation part; keep the weights if they are the best so far."""
         state = self.state
-        found = score_parts(self.predictor, self.data.validation, self.data.n_classes)
+        found = validate(self.predictor, self.data.validation, self.data.n_classes, self.settings.windows)
         record = Record(
             step=state.step,
             seconds=round(state.seconds, 3),
             loss=state.loss_sum / max(state.loss_steps, 1),
             learning_rate=float(keras.ops.convert_to_numpy(self.adam.learning_rate)),
-            adjusted_rand=found.adjusted_rand,
-            mean_iou=found.mean_iou,
-            accuracy=found.accuracy,
+            **found,
         )
         state.loss_sum, state.loss_steps = 0.0, 0
         state.history.append(dataclasses.asdict(record))
-        if record.adjusted_rand > state.best.get("adjusted_rand", -math.inf):
-            state.best_step = state.step
-            state.best = {
-                "adjusted_rand": found.adjusted_rand,
-                "mean_iou": found.mean_iou,
-                "accuracy": found.accuracy,
-                "mean_dice": found.mean_dice,
-            }
+        if worth(found) > worth(state.best):
+            state.best_step, state.best = state.step, found
             write_arrays(self.work / self.best_name, get_variables(self.model.variables))
         write_text(self.work / "history.csv", self.history_csv())
         self._look_for_a_reason_to_stop(record)
@@ -251,11 +258,12 @@ class _Training:
             state.stopped = f"no better for {since_best} validations"
         if settings.stop_step is not None and settings.stop_below is not None and state.step >= settings.stop_step:
             first = not any(settings.stop_step <= entry["step"] < state.step for entry in state.history)
-            if first and state.best["adjusted_rand"] < settings.stop_below:
+            if first and state.best.get("adjusted_rand", math.inf) < settings.stop_below:
                 state.stopped = f"adjusted Rand score below {settings.stop_below} at step {state.step}"
 
     def history_csv(self) -> str:
-        names = [field.name for field in dataclasses.fields(Record)]
+        given = [name for name in SCORES if any(math.isfinite(entry[name]) for entry in self.state.history)]
+        names = [field.name for field in dataclasses.fields(Record) if field.name not in SCORES or field.name in given]
         rows = [",".join(f"{entry[name]:.10g}" for name in names) for entry in self.state.history]
         return "\n".join([",".join(names), *rows]) + "\n"
 
@@ -299,8 +307,10 @@ def train_network(
 ) -> Network:
     """Train a network and write its folder; the same call again continues, or returns what is there.
 
-    Adam minimises class-weighted cross-entropy and the blueprint's penalties (Guay et al. 2018, section 2.1). The
-    weights with the best validation adjusted Rand score are kept.
+    Adam minimises class-weighted cross-entropy and the blueprint's penalties (Guay et al. 2018, section 2.1); for
+    networks with one output, the Dice loss of foreground or the squared error of distances (Mahbod et al. 2022). The
+    weights with the best validation adjusted Rand score are kept, of networks that give distances only those with the
+    least squared error.
 
     Args:
         blueprint: What to build.
@@ -322,7 +332,8 @@ def train_network(
     """
     folder, settings = Path(folder), settings or TrainingSettings()
     work = partial_path(folder) if work is None else work
-    if (blueprint.n_classes, blueprint.n_channels) != (data.n_classes, data.n_channels):
+    # A network with one output tells foreground from background, or gives distances.
+    if (max(blueprint.n_classes, 2), blueprint.n_channels) != (data.n_classes, data.n_channels):
         raise InputError(
             f"the blueprint is for {blueprint.n_classes} classes and {blueprint.n_channels} channels, "
             f"but {data.name} has {data.n_classes} and {data.n_channels}"
@@ -343,7 +354,8 @@ def train_network(
     try:
         watch = watch or (lambda *_: None)
         training = _Training(blueprint, data, work, settings, seed=seed, watch=watch, start=start)
-        training.run(digest)
+        with (start.hold if start is not None else contextlib.nullcontext)(training.model):
+            training.run(digest)
     except TrainingError:
         raise
     except Exception as error:

@@ -11,16 +11,19 @@ from genenet.wording import known_instead
 
 LATENCY, ENSEMBLE_AWARE = "latency_s_per_megavoxel", "ensemble_aware"
 CORRECTION = "correction_min_per_megavoxel"
+AGGREGATED_JACCARD, PANOPTIC = "aggregated_jaccard", "pq"
 
 # By name: whether more is better. The first three come from the validation part; latency is measured on it, on the
 # worker's machine; the time that a person would take to correct it is predicted from the errors there; an
-# ensemble-aware score has on top what the network adds to the study's ensemble (`search/contribution.py`). The others
-# come from the blueprint alone.
+# ensemble-aware score has on top what the network adds to the study's ensemble (`search/contribution.py`). Those of
+# objects need networks that give distances. The others come from the blueprint alone.
 DIRECTIONS = {
     "adjusted_rand": "maximize",
     "mean_iou": "maximize",
     "accuracy": "maximize",
     ENSEMBLE_AWARE: "maximize",
+    AGGREGATED_JACCARD: "maximize",
+    PANOPTIC: "maximize",
     LATENCY: "minimize",
     CORRECTION: "minimize",
     "n_parameters": "minimize",
@@ -29,7 +32,10 @@ DIRECTIONS = {
 }
 
 # Known only of networks that were trained for them.
-MEASURED = (LATENCY, ENSEMBLE_AWARE, CORRECTION)
+MEASURED = (LATENCY, ENSEMBLE_AWARE, CORRECTION, AGGREGATED_JACCARD, PANOPTIC)
+
+# Scores of objects, by which a study may rank its networks.
+OF_OBJECTS = (AGGREGATED_JACCARD, PANOPTIC)
 
 
 def check(objectives: tuple[str, ...]) -> None:

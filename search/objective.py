@@ -11,6 +11,8 @@ import keras
 from genenet.averaging import MeanPredictor
 from genenet.corrections.errors import count_network_errors
 from genenet.dataset import Dataset
+from genenet.ensemble import Ensemble
+from genenet.instance_segmentation import evaluate_instances
 from genenet.latency import seconds_per_megavoxel
 from genenet.network import Network
 from genenet.seeds import derived_seed
@@ -18,7 +20,7 @@ from genenet.train import Record, Watcher, train_network
 from search.contribution import contribution
 from search.dealer import patiently
 from search.early_stopping import Comparison
-from search.goals import CORRECTION, ENSEMBLE_AWARE, LATENCY
+from search.goals import CORRECTION, ENSEMBLE_AWARE, LATENCY, OF_OBJECTS
 from search.study import Study
 from search.trial import ERRORS, WRONG, Trial
 
@@ -44,10 +46,10 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
             check()
             return
         logger.info(
-            "trial %d step %d: adjusted Rand score %.4f, loss %.4f, %.0f s",
+            "trial %d step %d: %s, loss %.4f, %.0f s",
             trial.number,
             step,
-            record.adjusted_rand,
+            record.summary,
             record.loss,
             seconds,
         )
@@ -67,6 +69,8 @@ def train_trial(study: Study, trial: Trial, check: Callable[[], None]) -> dict[s
     found |= errors_of(network, study.data)
     if CORRECTION in study.asked.objectives:
         found[CORRECTION] = study.effort.minutes_per_megavoxel(10**6, found[ERRORS], found[WRONG])
+    if set(OF_OBJECTS) & set(study.asked.objectives):
+        found |= scores_of_objects(network, study.data)
     if ENSEMBLE_AWARE in study.asked.objectives:
         found |= contribution(study, trial, network, work)
     if trial.ran_out_of_memory:
@@ -78,6 +82,16 @@ def errors_of(network: Network, data: Dataset) -> dict[str, float]:
     """What a person would find to correct in a million voxels of the validation part."""
     known, errors, wrong = count_network_errors(MeanPredictor((network.predictor(),)), data.validation)
     return {ERRORS: 1e6 * errors / known, WRONG: 1e6 * wrong / known}
+
+
+def scores_of_objects(network: Network, data: Dataset) -> dict[str, float]:
+    """How well a network tells the objects of the validation part apart, merged as is recommended.
+
+    Raises:
+        InputError: It gives no distances.
+    """
+    found, _ = evaluate_instances(Ensemble((network,)), data)
+    return {name: getattr(found, name) for name in OF_OBJECTS}
 
 
 def replay(study: Study, trial: Trial, folder: Path, watch: Watcher | None = None) -> Network:

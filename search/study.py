@@ -377,11 +377,17 @@ class Study:
         return [found[number] for number in sorted(found)]
 
     def leaderboard(self) -> "pd.DataFrame":
-        """Finished trials, best validation adjusted Rand score first; with the time that correcting would take."""
+        """Finished trials, best validation adjusted Rand score first; with the time that correcting would take.
+
+        Where the study is after objects, the best in that score first.
+        """
         table = self.table()
         if table.empty:
             return table
-        done = table[table["state"] == "done"].sort_values("adjusted_rand", ascending=False, kind="stable")
+        first = self.asked.objectives[0] if self.asked.objectives[0] in goals.OF_OBJECTS else "adjusted_rand"
+        done = table[table["state"] == "done"]
+        if first in done:  # there is none before the first trial is done
+            done = done.sort_values(first, ascending=False, kind="stable")
         if ERRORS in done and CORRECTION not in done:
             minutes = [self.correction_min(row) for row in done.to_dict("records")]
             done.insert(list(done).index("adjusted_rand") + 1, CORRECTION, minutes)

@@ -45,6 +45,8 @@ EXTRAS = (
     ERRORS,
     WRONG,
     "correction_min_per_megavoxel",
+    "aggregated_jaccard",
+    "pq",
     "latency_s_per_megavoxel",
     "n_multiply_adds_per_voxel",
     "training_bytes",

@@ -10,7 +10,19 @@ import sys
 
 import typer
 
-from genenet.cli import correcting, data, demo, doctor, exporting, networks, pruning, searching, segmenting, tree
+from genenet.cli import (
+    correcting,
+    data,
+    demo,
+    doctor,
+    exporting,
+    instances,
+    networks,
+    pruning,
+    searching,
+    segmenting,
+    tree,
+)
 from genenet.cli.output import complain, log_to_stderr
 from genenet.errors import InputError, TrainingError
 
@@ -31,6 +43,7 @@ tree.register(app)
 app.add_typer(searching.app, name="search")
 networks.register(app)
 segmenting.register(app)
+app.add_typer(instances.app, name="instances")
 correcting.register(app)
 pruning.register(app)
 exporting.register(app)

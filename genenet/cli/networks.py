@@ -78,11 +78,10 @@ def train(
         def watch(step: int, spent: float, record: Record | None) -> None:
             shown(step, chosen.steps)
             if record is not None:
-                score, loss = record.adjusted_rand, record.loss
-                say(f"step {step}: adjusted Rand score {score:.4f}, loss {loss:.4f}, {spent:.0f} s")
+                say(f"step {step}: {record.summary}, loss {record.loss:.4f}, {spent:.0f} s")
 
         network = train_network(net, opened, output, chosen, seed=seed, watch=watch)
-    say(f"best adjusted Rand score {network.scores['adjusted_rand']:.4f}; wrote {output}")
+    say(f"best {Record(0, 0, 0, 0, **network.scores).summary}; wrote {output}")
 
 
 def evaluate(

@@ -22,6 +22,7 @@ _MAPS = "Maps written beside the classes"
 _MEMBERS = "How networks are run"
 _FORMATS = {"views": "d", "read/written": ".2f", "GiB": ".2f"}
 _MACHINES = "On several processes or machines"
+_OBJECTS = "Objects one by one"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +50,25 @@ def segment(
     distances: Annotated[
         Path | None,
         typer.Option(help="Distances to borders, of networks with a distance head.", rich_help_panel=_MAPS),
+    ] = None,
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances",
+            help="Number the objects, nuclei for instance, by networks of `genenet instances train`; of a folder of "
+            "images too, into a folder.",
+            rich_help_panel=_OBJECTS,
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--table", help="A row per object, as CSV.", rich_help_panel=_OBJECTS),
+    ] = None,
+    outlines: Annotated[
+        Path | None, typer.Option(help="Outlines for QuPath, as .geojson.", rich_help_panel=_OBJECTS)
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="The outlines over the image, as .png.", rich_help_panel=_OBJECTS)
     ] = None,
     maps_dtype: Annotated[
         str, typer.Option(help="float16, or uint8 with 255 for 1.", rich_help_panel=_MAPS)
@@ -131,10 +151,23 @@ def segment(
     if axes is not None:
         members = dataclasses.replace(members, axes=(axes,) * len(members.members))
     look = Look(tta, overlap)
-    volume = open_volume(image)
     limits: dict[str, Any] = {"memory_bytes": memory_bytes}
     if block is not None:
         limits["max_voxels"] = int(block * 2**20)
+    site = {
+        "partition": partition, "account": account, "time": time, "memory": mem, "cpus": cpus, "gpus": gpus
+    }  # fmt: skip
+    machines: dict[str, Any] = {"cluster": cluster, "n_workers": workers}
+    if cluster == "slurm":
+        machines["jobs"] = _slurm_jobs(profile, site, output)
+    how: dict[str, Any] = {"precision": precision, "engine": engine, "look": look, "overwrite": overwrite}
+    if instances:
+        more = {"table": csv, "outlines": outlines, "overlay": overlay}
+        _find_objects(members, what, image, output, more, how, {**limits, **machines}, as_json=as_json)
+        return
+    if wrong := [option for option, path in (("table", csv), ("outlines", outlines), ("overlay", overlay)) if path]:
+        raise InputError(f"--{wrong[0]} is about objects; ask for them by --instances")
+    volume = open_volume(image)
     asked = {"probabilities": probabilities, "entropy": entropy, "disagreement": disagreement, "margin": margin}
     asked["distances"] = distances
     extras = {name: path for name, path in asked.items() if path is not None}
@@ -142,26 +175,18 @@ def segment(
         outputs, n_here = [output, *extras.values()], workers or 1 if cluster == "local" else 1
         _preview(members, volume, outputs, look, limits, n_here, overwrite=overwrite, as_json=as_json)
         return
-    site = {
-        "partition": partition, "account": account, "time": time, "memory": mem, "cpus": cpus, "gpus": gpus
-    }  # fmt: skip
     with progress("segmenting", unit="voxel") as shown:
         done = members.segment(
             volume,
             output,
-            precision=precision,
-            engine=engine,
-            look=look,
-            cluster=cluster,
-            n_workers=workers,
-            jobs=_slurm_jobs(profile, site, output) if cluster == "slurm" else None,
             extras=extras,
             extras_dtype=maps_dtype,
             ome_version=ome_zarr,
             pyramid=pyramid,
-            overwrite=overwrite,
             restart=restart,
             progress=shown,
+            **how,
+            **machines,
             **limits,
         )
     if as_json:
@@ -175,6 +200,37 @@ def segment(
         f"wrote {output}: {done.n_voxels:,} voxels in {done.seconds:.1f} s ({done.voxels_per_s / 1e6:.2f} million/s), "
         f"by {engines}; {done.peak_bytes / 2**30:.1f} GiB at most{kept}"
     )
+
+
+def _find_objects(
+    members: "Ensemble",
+    what: Path,
+    image: str,
+    output: Path,
+    more: dict[str, Any],
+    how: dict[str, Any],
+    limits: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """Number the objects of an image, or of all images in a folder where the output has no suffix."""
+    from genenet.folder import split_suffix
+    from genenet.formats import place
+    from genenet.instance_segmentation import read_merging
+    from genenet.segment_instances import images_in, segment_folder, segment_instances
+
+    merging, is_folder = read_merging(what), Path(image).is_dir() and split_suffix(output.name)[1] not in place.FORMATS
+    with progress("segmenting", unit="" if is_folder else "pixel") as shown:
+        if is_folder:
+            done = segment_folder(members, images_in(Path(image)), output, merging=merging, progress=shown, **how)
+        else:
+            done = segment_instances(members, image, output, merging=merging, progress=shown, **more, **how, **limits)
+    files = [str(path) for path in (output, *more.values()) if path is not None]
+    if as_json:
+        say_json({"objects": len(done.objects), "images": done.n_images, "seconds": done.seconds, "written": files})
+        return
+    many = f" in {plural(done.n_images, 'image')}" if is_folder else ""
+    say(f"{plural(len(done.objects), 'object')}{many}; wrote {', '.join(files)} in {done.seconds:.1f} s")
 
 
 def components(

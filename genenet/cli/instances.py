@@ -1,0 +1,223 @@
+"""`genenet instances`: numbered objects, nuclei for instance: train what finds them, merge, score, prune."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genenet.cli.networks import DataFile, Precision, Settings
+from genenet.cli.options import AsJson, DryRun, Overwrite
+from genenet.cli.output import progress, say, say_json, table
+from genenet.wording import plural
+
+if TYPE_CHECKING:
+    from genenet.ensemble import Ensemble
+    from genenet.instance_metrics import InstanceScores
+
+app = typer.Typer(
+    help="Objects one by one, nuclei for instance: train, tune how maps are merged, score, prune.", no_args_is_help=True
+)
+
+Networks = Annotated[Path, typer.Argument(help="The folder that `genenet instances train` wrote, or of a network.")]
+Trials = Annotated[int, typer.Option("--trials", min=1, help="How many ways to merge are tried.")]
+
+# What is said of objects, and how.
+SHOWN = {"aggregated_jaccard": "AJI", "pq": "PQ", "sq": "SQ", "dq": "DQ", "foreground_dice": "Dice"}
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Argument(help="The folder of the networks.")],
+    data: DataFile,
+    depth: Annotated[str, typer.Option(help="Of the residual encoder: 18, 34 or 50.")] = "34",
+    set_values: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value of the blueprint: name=value, path/name=value.")
+    ] = None,
+    two_heads: Annotated[
+        bool, typer.Option("--two-heads", help="One network gives both maps, instead of one network for each.")
+    ] = False,
+    encoder: Annotated[
+        Path | None, typer.Option(help="Pretrained weights of the encoder, in torchvision's layout.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of each network.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows per step.")] = None,
+    precision: Precision = "auto",
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="Of weights, windows and augmentation.")] = 0,
+    n_trials: Trials = 60,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the networks that tell objects apart, and tune how they are merged; started again, it continues."""
+    from genenet.cli.tree import set_all
+    from genenet.dataset import Dataset
+    from genenet.device import import_keras
+    from genenet.folder import read_yaml, remove
+    from genenet.genes import ResNetUNet
+    from genenet.settings import TrainingSettings
+
+    opened = Dataset.open(data)
+    n_classes = 1 if opened.n_classes == 2 else opened.n_classes
+    base = ResNetUNet(n_classes=n_classes, n_channels=opened.n_channels, depth=depth)
+    set_all(base, set_values or [])
+    import_keras()
+    from genenet.train import Record
+    from genenet.train_branches import blueprints, branch_settings, start_from_encoder, train_branches
+
+    asked: dict[str, Any] = {"steps": steps, "precision": precision}
+    usual = branch_settings(**{name: value for name, value in asked.items() if value is not None}).to_dict()
+    own = (read_yaml(settings) or {}) if settings is not None else {}
+    windows = {
+        **usual["windows"],
+        **own.pop("windows", {}),
+        **({} if batch_size is None else {"batch_size": batch_size}),
+    }
+    chosen = TrainingSettings.from_dict({**usual, **own, "windows": windows}, str(settings or "training"))
+    nets = blueprints(opened, base=base, two_heads=two_heads)
+    if dry_run:
+        for name, net in nets.items():
+            say(f"would train {plural(net.n_parameters, 'parameter')} into {output / name}")
+        say(f"{chosen.steps:,} steps each of {plural(chosen.windows.batch_size, 'window')} {base.window_shape().input}")
+        return
+    if overwrite:
+        remove(output)
+    start = None
+    if encoder is not None:
+        start = start_from_encoder(encoder, seed)
+    with progress("training") as shown:
+
+        def watch(name: str, step: int, spent: float, record: Record | None) -> None:
+            shown(step, chosen.steps)
+            if record is not None:
+                say(f"{name}, step {step}: {record.summary}, loss {record.loss:.4f}, {spent:.0f} s")
+
+        members = train_branches(nets, opened, output, chosen, seed=seed, start=start, watch=watch, n_trials=n_trials)
+    _say_scores(members, opened, output, "validation", precision)
+    say(f"wrote {output}; `genenet segment {output} IMAGE OUTPUT --instances` finds objects in an image")
+
+
+@app.command()
+def tune(
+    networks: Networks,
+    data: DataFile,
+    n_trials: Trials = 60,
+    seed: Annotated[int, typer.Option(help="Of what is tried.")] = 0,
+) -> None:
+    """Find how to merge the maps, by the aggregated Jaccard index on the validation part; kept in merging.json."""
+    from genenet.device import import_keras
+
+    members = _open(networks)
+    import_keras()
+    from genenet.instance_segmentation import MERGING
+    from genenet.train_branches import tune as tune_members
+
+    with progress("tuning") as shown:
+        score = tune_members(members, data, networks, n_trials=n_trials, seed=seed, progress=shown)
+    say(f"aggregated Jaccard index {score:.4f}; wrote {networks / MERGING}")
+
+
+@app.command()
+def evaluate(
+    networks: Networks,
+    data: DataFile,
+    part: Annotated[str, typer.Option(help="validation or training.")] = "validation",
+    precision: Precision = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Score the objects that are found: aggregated Jaccard index, panoptic quality and others, image by image."""
+    from genenet.dataset import Dataset
+    from genenet.device import import_keras
+    from genenet.errors import InputError
+
+    if part not in ("training", "validation"):
+        raise InputError(f"--part must be training or validation, but got {part!r}")
+    members = _open(networks)
+    import_keras()
+    _say_scores(members, Dataset.open(data), networks, part, precision, as_json=as_json)
+
+
+@app.command()
+def prune(
+    networks: Networks,
+    output: Annotated[Path, typer.Argument(help="The folder of the pruned networks, the table and the picture.")],
+    data: DataFile,
+    compression_ratio: Annotated[float, typer.Option(help="Weights over weights left, at the end.")] = 16.0,
+    scope: Annotated[str, typer.Option(help="layer: every layer loses the same share; or network.")] = "layer",
+    retrain_steps: Annotated[int, typer.Option(min=0, help="Steps of training after every halving.")] = 200,
+    learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option(help="Score on further data too: name=data.yaml. Repeat it.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Halve the weights of all branches again and again, train, and score the objects each time."""
+    import dataclasses
+
+    from genenet.device import import_keras
+    from genenet.errors import InputError
+    from genenet.folder import remove
+
+    members = _open(networks)
+    import_keras()
+    from genenet.instance_segmentation import read_merging
+    from genenet.prune_branches import prune_branches
+    from genenet.train_branches import branch_settings
+
+    others = dict(entry.partition("=")[::2] for entry in other or [])
+    if wrong := [name for name, path in others.items() if not path]:
+        raise InputError(f"--other takes name=data.yaml, but got {wrong[0]!r}")
+    if overwrite:
+        remove(output)
+    training = None
+    if retrain_steps:
+        usual = branch_settings(steps=retrain_steps, validate_every=retrain_steps, checkpoint_every=retrain_steps)
+        training = dataclasses.replace(usual, windows=members.members[0].windows)
+    with progress("scoring") as shown:
+        found = prune_branches(
+            members,
+            data,
+            output,
+            compression_ratio=compression_ratio,
+            scope=scope,
+            training=training,
+            merging=read_merging(networks),
+            others=others,
+            learning_rate=learning_rate,
+            progress=shown,
+        )
+    rows = found.to_dict("records")
+    if as_json:
+        say_json(rows)
+        return
+    first = {"data": "", "compression_ratio": "g", "theoretical_speedup": ".2f"}
+    say(table(rows, {**first, **dict.fromkeys(SHOWN, ".4f"), "distance_mse": ".5f"}))
+    say(f"wrote {output}")
+
+
+def _open(networks: Path) -> "Ensemble":
+    from genenet.errors import InputError
+    from genenet.evaluation import open_members
+    from genenet.instance_segmentation import check_branches
+
+    members = open_members(networks)
+    if members is None:
+        raise InputError(f"{networks} is not the folder of networks")
+    check_branches(members)
+    return members
+
+
+def _say_scores(
+    members: "Ensemble", data: Any, folder: Path, part: str, precision: str, *, as_json: bool = False
+) -> "InstanceScores":
+    from genenet.instance_segmentation import evaluate_instances, read_merging
+
+    mean, rows = evaluate_instances(members, data, part, merging=read_merging(folder), precision=precision)
+    lines = rows.to_dict("records")
+    if as_json:
+        say_json({"mean": vars(mean), "images": lines})
+        return mean
+    shown = [{"image": row["image"], **{SHOWN[name]: row[name] for name in SHOWN}} for row in lines]
+    shown.append({"image": "mean", **{SHOWN[name]: getattr(mean, name) for name in SHOWN}})
+    say(table(shown, {"image": "", **dict.fromkeys(SHOWN.values(), ".4f")}))
+    return mean

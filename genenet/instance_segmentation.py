@@ -1,0 +1,227 @@
+"""Images to numbered objects: networks give foreground and distances, and merging makes objects of them.
+
+The networks are an ensemble in which some tell foreground from background and some give distances, or one network that
+gives both (Mahbod et al. 2022, section 2). How they are merged stands beside them, in `merging.json`.
+"""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from genenet.averaging import MeanPredictor, answers
+from genenet.dataset import Dataset, Part
+from genenet.ensemble import Ensemble
+from genenet.errors import InputError
+from genenet.folder import read_json
+from genenet.instance_metrics import InstanceScores, instance_scores, mean_scores
+from genenet.instances import Merging, merge
+from genenet.label_table import UNLABELLED
+from genenet.validation import true_distances
+
+logger = logging.getLogger("genenet")
+
+MERGING = "merging.json"
+
+
+def read_merging(folder: Path | str) -> Merging:
+    """How the networks of a folder are merged: as was found for them, else as is recommended."""
+    for path in (Path(folder) / MERGING, Path(folder) / "ensemble" / MERGING):
+        if path.exists():
+            return Merging.from_dict(read_json(path))
+    return Merging()
+
+
+def check_branches(ensemble: Ensemble) -> None:
+    """Refuse networks that cannot be merged into objects.
+
+    Raises:
+        InputError: None tells foreground from background, or none gives distances.
+    """
+    ensemble.check_classes()
+    if not any("distance" in member.gives for member in ensemble.members):
+        raise InputError(
+            f"{ensemble.members[0].folder} gives no distances, by which objects are told apart; put a network beside "
+            "it that was trained with `target=distance`, or train one with `distance_weight` above 0"
+        )
+
+
+def predict_maps(
+    predictor: MeanPredictor, shape: Sequence[int], read: Callable[[Sequence[int], Sequence[int]], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probability of foreground and the distances of a whole image that fits into memory, `(z, y, x)` float32.
+
+    Args:
+        predictor: The networks.
+        shape: Of the image, `(z, y, x)`.
+        read: Gives boxes of it (`genenet.averaging.Reader`).
+    """
+    foreground, distances = (np.empty(tuple(shape), np.float32) for _ in range(2))
+    for box, answer in answers(predictor, shape, read):
+        foreground[box] = 1 - answer.probabilities[..., 0]
+        distances[box] = answer.distances
+    return foreground, distances
+
+
+def merge_slices(foreground: np.ndarray, distances: np.ndarray, merging: Merging) -> np.ndarray:
+    """Merge maps `(z, y, x)` slice by slice, as `merge_volume` does; objects are numbered through all slices, int64."""
+    slices, n_before = [], 0
+    for probability, depth in zip(foreground, distances, strict=True):
+        found = merge(probability, depth, merging).astype(np.int64)
+        slices.append(np.where(found > 0, found + n_before, 0))
+        n_before += int(found.max(initial=0))
+    return np.stack(slices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Maps:
+    """What networks say of an annotated image, and what is true.
+
+    Attributes:
+        name: Of the image.
+        foreground, distances: `(z, y, x)` float32.
+        objects: True objects by number, `(z, y, x)`; 0 for background.
+        truth: True distances, in the unit of those predicted; -1 where nobody labelled.
+    """
+
+    name: str
+    foreground: np.ndarray
+    distances: np.ndarray
+    objects: np.ndarray
+    truth: np.ndarray
+
+    def merged(self, merging: Merging) -> np.ndarray:
+        """Objects, slice by slice, numbered through all slices: `(z, y, x)`."""
+        return merge_slices(self.foreground, self.distances, merging)
+
+    def score(self, merging: Merging) -> InstanceScores:
+        """Score the objects against the true ones."""
+        return instance_scores(self.objects, self.merged(merging))
+
+    @property
+    def distance_mse(self) -> float:
+        """The mean squared error of the distances, where somebody labelled."""
+        known = self.truth >= 0
+        return float(np.square(self.distances[known] - self.truth[known]).mean())
+
+
+def maps_of(
+    ensemble: Ensemble,
+    data: Dataset | str | Path,
+    part: str = "validation",
+    *,
+    precision: str = "auto",
+    predictor: MeanPredictor | None = None,
+) -> list[Maps]:
+    """What networks say of every image of a part, held in memory.
+
+    Args:
+        ensemble: The networks.
+        data: Annotated images.
+        part: `validation` or `training`.
+        precision: Of the networks' computation.
+        predictor: The networks, if they are loaded already.
+
+    Raises:
+        InputError: The networks or the data do not fit, or cannot be merged.
+    """
+    data = Dataset.open(data)
+    ensemble.check(data)
+    check_branches(ensemble)
+    predictor = predictor or ensemble.predictor(precision)
+    windows = next(member for member in ensemble.members if "distance" in member.gives).windows
+    n_dims = max(member.plan.n_dims for member in predictor.members)
+    found = []
+    for entry in getattr(data, part):
+        foreground, distances = predict_maps(predictor, entry.shape, entry.read_image)
+        truth = true_distances(entry, slice(0, entry.shape[0]), windows, n_dims)
+        found.append(Maps(_name_of(entry), foreground, distances, true_objects(entry), truth))
+    return found
+
+
+def true_objects(part: Part) -> np.ndarray:
+    """The numbered objects of an annotated part, `(z, y, x)` int64; 0 for background and where nobody labelled."""
+    labels, objects = (read((0, 0, 0), part.shape) for read in (part.read_labels, part.read_objects))
+    return np.where((labels > 0) & (labels != UNLABELLED), objects, 0)
+
+
+def _name_of(part: Part) -> str:
+    return Path(part.image.name).stem
+
+
+def evaluate_instances(
+    ensemble: Ensemble,
+    data: Dataset | str | Path,
+    part: str = "validation",
+    *,
+    merging: Merging | None = None,
+    precision: str = "auto",
+    predictor: MeanPredictor | None = None,
+) -> tuple[InstanceScores, pd.DataFrame]:
+    """Score the objects that networks find against annotated ones, image by image.
+
+    Args:
+        ensemble: The networks.
+        data: Annotated images.
+        part: `validation` or `training`.
+        merging: How maps become objects; as recommended if left out.
+        precision: Of the networks' computation.
+        predictor: The networks, if they are loaded already.
+
+    Returns:
+        The mean over images; and a row per image, with the mean squared error of its distances, `distance_mse`, too.
+
+    Raises:
+        InputError: The networks or the data do not fit, or cannot be merged.
+    """
+    maps = maps_of(ensemble, data, part, precision=precision, predictor=predictor)
+    found = [each.score(merging or Merging()) for each in maps]
+    rows = [
+        {"image": each.name, **dataclasses.asdict(score), "distance_mse": each.distance_mse}
+        for each, score in zip(maps, found, strict=True)
+    ]
+    return mean_scores(found), pd.DataFrame(rows)
+
+
+# What is tried for merging, by name: from, to.
+RANGES = {"threshold": (0.3, 0.7), "smoothing": (0.0, 0.4), "min_distance": (0.1, 0.8), "min_peak": (0.0, 0.4)}
+
+
+def tune_merging(
+    maps: Sequence[Maps], *, n_trials: int = 60, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> tuple[Merging, float]:
+    """Find how to merge by the mean aggregated Jaccard index over annotated images, with Optuna's TPE.
+
+    The recommended values are tried first, so nothing worse than these comes out.
+
+    Args:
+        maps: Of images that networks did not learn from.
+        n_trials: How many ways are tried.
+        seed: Of what is drawn.
+        progress: Called with ways tried and ways in all.
+
+    Returns:
+        The best, and its score.
+    """
+    import optuna
+
+    usual = Merging()
+
+    def score(trial: optuna.Trial) -> float:
+        drawn = {name: trial.suggest_float(name, *ends) for name, ends in RANGES.items()}
+        merging = Merging.from_dict({**usual.to_dict(), **drawn})
+        found = mean_scores([each.score(merging) for each in maps]).aggregated_jaccard
+        if progress is not None:
+            progress(trial.number + 1, n_trials)
+        return 0.0 if math.isnan(found) else found
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    study.enqueue_trial({name: getattr(usual, name) for name in RANGES})
+    study.optimize(score, n_trials)
+    best = {name: round(value, 4) for name, value in study.best_params.items()}
+    return Merging.from_dict({**usual.to_dict(), **best}), study.best_value

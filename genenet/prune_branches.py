@@ -1,0 +1,145 @@
+"""Prune the branches of an instance segmentation, and score the objects (Mahbod et al. 2022, figure 2)."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+import pruning
+from genenet.averaging import MeanPredictor
+from genenet.dataset import Dataset
+from genenet.ensemble import Ensemble
+from genenet.folder import write_json, writing
+from genenet.instance_segmentation import MERGING, check_branches, evaluate_instances
+from genenet.instances import Merging
+from genenet.prune_network import PrunedNetwork, PruningSettings, prune_network
+from genenet.settings import TrainingSettings
+from pruning.magnitude import ratios
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("genenet")
+
+CURVE = "curve.csv"
+
+# What is drawn over the compression ratio: a column, and what it is called.
+DRAWN = {
+    "foreground_dice": "Dice",
+    "distance_mse": "squared error of distances",
+    "aggregated_jaccard": "AJI",
+    "pq": "PQ",
+}
+
+
+def prune_branches(
+    ensemble: Ensemble,
+    data: Dataset | str | Path,
+    folder: Path | str,
+    *,
+    compression_ratio: float = 16,
+    scope: str = "layer",
+    training: TrainingSettings | None = None,
+    merging: Merging | None = None,
+    others: Mapping[str, Dataset | str | Path] | None = None,
+    learning_rate: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Halve the weights of every branch again and again, train after each halving, and score the objects each time.
+
+    Args:
+        ensemble: The branches; they stay as they are.
+        data: What is trained and validated on.
+        folder: Gets a folder per branch with all rounds, one per compression ratio that holds the branches together
+            (`cr2`, `cr4`, ...), `curve.csv` and `curve.png`. The same call again continues.
+        compression_ratio: At the end; each round halves, the last takes the rest.
+        scope: `layer` or `network`, as for `pruning.magnitude_masks`.
+        training: After every halving; none if left out.
+        merging: How branches are merged, dense and pruned alike.
+        others: Further data to score on, by name; their validation parts.
+        learning_rate: Of training after each halving; a tenth of the network's if left out.
+        progress: Called with rounds scored and rounds in all.
+
+    Returns:
+        A row per compression ratio and data: `data`, `compression_ratio`, `theoretical_speedup` of all branches
+        together, and what `score_branches` gives.
+
+    Raises:
+        InputError: Networks that cannot be merged, or that do not fit the data.
+    """
+    folder, data = Path(folder), Dataset.open(data)
+    check_branches(ensemble)
+    settings = PruningSettings(
+        "magnitude", compression_ratio=compression_ratio, scope=scope, learning_rate=learning_rate
+    )
+    pruned = [
+        prune_network(member, data, folder / f"branch{index}", settings, training)
+        for index, member in enumerate(ensemble.members)
+    ]
+    steps = [1.0, *ratios(compression_ratio)]
+    scored_on = {"validation": data, **{name: Dataset.open(other) for name, other in (others or {}).items()}}
+    rows = []
+    for place, ratio in enumerate(steps):
+        together = dataclasses.replace(ensemble, members=tuple(done.stages[place] for done in pruned))
+        if place:
+            together.save(folder / f"cr{ratio:g}")
+            write_json(folder / f"cr{ratio:g}" / MERGING, (merging or Merging()).to_dict())
+        predictor = together.predictor()
+        for name, entry in scored_on.items():
+            shared = {"data": name, "compression_ratio": ratio, "theoretical_speedup": _speedup(pruned, place)}
+            rows.append({**shared, **score_branches(together, entry, merging, predictor)})
+        if progress is not None:
+            progress(place + 1, len(steps))
+    found = pd.DataFrame(rows)
+    with writing(folder / CURVE) as beside:
+        found.to_csv(beside, index=False)
+    draw_curves({scope: found}, folder / "curve.png")
+    return found
+
+
+def score_branches(
+    ensemble: Ensemble, data: Dataset, merging: Merging | None = None, predictor: MeanPredictor | None = None
+) -> dict[str, float]:
+    """Score the objects, and the distances, on a validation part.
+
+    Returns:
+        By name: `aggregated_jaccard`, `pq`, `sq`, `dq`, `foreground_dice`, `distance_mse`; means over images.
+    """
+    found, rows = evaluate_instances(ensemble, data, merging=merging, predictor=predictor)
+    names = ("aggregated_jaccard", "pq", "sq", "dq", "foreground_dice")
+    return {**{name: getattr(found, name) for name in names}, "distance_mse": float(rows["distance_mse"].mean())}
+
+
+def _speedup(pruned: Sequence[PrunedNetwork], place: int) -> float:
+    """Multiply-adds of all branches over those whose weight is not 0."""
+    before = pruning.Row.together("before", [done.report.rows[0] for done in pruned])
+    return pruning.Row.together("now", [done.report.rows[place] for done in pruned], before).theoretical_speedup
+
+
+def draw_curves(curves: Mapping[str, pd.DataFrame], path: Path | str) -> "Figure":
+    """Draw scores over the compression ratio, a panel per score, a line per way of pruning and data (figures 2 and 3).
+
+    Args:
+        curves: Of `prune_branches`, by how they were made.
+        path: Where the picture goes, PNG or SVG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (column, title) in zip(figure.subplots(1, len(DRAWN)), DRAWN.items(), strict=True):
+        for way, curve in curves.items():
+            for name, part in curve.groupby("data", sort=False):
+                axes.plot(part["compression_ratio"], part[column], marker="o", markersize=3, label=f"{way}, {name}")
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("compression ratio")
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    with writing(path) as beside:
+        figure.savefig(beside, format=Path(path).suffix.lstrip("."), dpi=150)
+    return figure
