@@ -23,12 +23,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# JAX and PyTorch beside TensorFlow, so that the tests of their equivalence run; on Linux PyTorch comes with CUDA.
+# JAX and PyTorch beside TensorFlow, so that the tests of their equivalence run, and an independent program for scores of
+# objects; on Linux PyTorch comes with CUDA.
 backends: $(READY)
-	$(BIN)/python -m pip install --quiet jax "$(TORCH)"
+	$(BIN)/python -m pip install --quiet jax "$(TORCH)" torchmetrics
 
 bench: $(READY)
-	for name in metrics genes memory training segmentation start pruning search; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in metrics genes memory training segmentation start pruning instances search; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # elasticdeform's wheels were built for NumPy 1 and fail to import with NumPy 2, so it is built here (15 s).
 $(READY): setup.cfg requirements.txt

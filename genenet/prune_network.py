@@ -311,7 +311,11 @@ def compare(networks: Mapping[str, Network], data: Dataset) -> pruning.Report:
         shape,
         predict={name: model.predict_on_batch for name, model in models.items()},
         batch=batch,
-        scores={name: _worth(network, data) for name, network in networks.items()},
+        # What was pruned here was validated here.
+        scores={
+            name: worth(network.scores) if "pruned" in network.details else _worth(network, data)
+            for name, network in networks.items()
+        },
     )
 
 

@@ -52,7 +52,10 @@ def volume(folder):
 
 @pytest.fixture(scope="module")
 def expected(members, volume, folder):
-    members.segment(volume, folder / "here.ome.zarr", max_voxels=4000, extras={"entropy": folder / "e.ome.zarr"})
+    members.segment(
+        volume, folder / "here.ome.zarr", max_voxels=4000, precision="float32",
+        extras={"entropy": folder / "e.ome.zarr"},
+    )  # fmt: skip
     return whole(folder / "here.ome.zarr"), whole(folder / "e.ome.zarr")
 
 

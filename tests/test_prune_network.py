@@ -40,10 +40,10 @@ def test_a_network_gets_smaller_and_stays_a_network(settings, network, data, qui
     before = load_model(network.folder / "model.keras").get_weights()
     done = prune_network(network, data, tmp_path / "small", settings, quick)
     small = gn.Network.open(tmp_path / "small")
-    first, second = done.report.rows
-    assert (
-        second.score == small.scores["adjusted_rand"] == pytest.approx(gn.evaluate(small, data).adjusted_rand, abs=0.02)
-    )
+    first, *_, second = done.report.rows
+    # Trained and scored in float32, compared in what is fast here.
+    assert second.score == pytest.approx(small.scores["adjusted_rand"], abs=0.02)
+    assert second.score == pytest.approx(gn.evaluate(small, data).adjusted_rand, abs=0.02)
     assert second.compression_ratio > 1.2
     if settings.method == "magnitude":
         assert second.count.n_parameters == first.count.n_parameters
@@ -195,8 +195,15 @@ def test_bad_input_is_refused(make, message):
         make()
 
 
-def test_networks_with_distances_are_refused(data, quick, tmp_path, small_net):
+def test_networks_with_two_heads_are_pruned_by_their_weights_alone(data, quick, tmp_path, small_net):
     small_net.set(distance_weight=0.5)
     network = gn.train_network(small_net, data, tmp_path / "distances", quick)
-    with pytest.raises(InputError, match="networks with a distance head cannot be pruned by this verb yet"):
+    for settings in (
+        PruningSettings("magnitude", compression_ratio=2.0),
+        PruningSettings("structured", target=pruning.Target(share=0.3)),
+    ):
+        done = prune_network(network, data, tmp_path / settings.method, settings, quick)
+        assert done.network.gives == ("classes", "distance")
+        assert done.report.rows[1].count.n_nonzero < done.report.rows[0].count.n_nonzero
+    with pytest.raises(InputError, match="networks with two heads cannot be pruned by their loss yet"):
         prune_network(network, data, tmp_path / "small", PruningSettings(target=pruning.Target(share=0.3)))

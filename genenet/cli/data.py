@@ -126,18 +126,25 @@ def convert(
 def phantom(
     folder: Annotated[Path, typer.Argument(help="Where image, labels and data.yaml go.")],
     shape: Annotated[tuple[int, int, int], typer.Option(help="Voxels z y x.", metavar="Z Y X")] = (50, 800, 800),
+    tissue: Annotated[
+        bool, typer.Option("--tissue", help="Stained sections with numbered nuclei instead: Z images of Y X pixels.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same volume.")] = 0,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a synthetic platelet-like volume with labels and a data.yaml."""
+    """Make a synthetic platelet-like volume, or stained sections, with labels and a data.yaml."""
     from genenet.phantom_files import write_phantom
+    from genenet.phantom_tissue import write_tissue
 
     if dry_run:
         replaced = ", in place of those there" if overwrite and folder.exists() else ""
         say(f"would write image, labels and data.yaml of {shape} voxels into {folder}{replaced}")
         return
-    path = write_phantom(folder, shape, seed=seed, overwrite=overwrite)
+    if tissue:
+        path = write_tissue(folder, shape[1:], n_images=shape[0], seed=seed, overwrite=overwrite)
+    else:
+        path = write_phantom(folder, shape, seed=seed, overwrite=overwrite)
     say(f"wrote {path}")
 
 
