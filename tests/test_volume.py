@@ -849,3 +849,22 @@ def test_real_data(tmp_path):
     assert (platelet.shape, platelet.dtype) == ((1, 800, 800), np.uint16)
     shutil.copy(data / "platelet" / "train_z00_image.tif", tmp_path / "a.tif")
     assert_reads(open_volume(tmp_path), tifffile.imread(tmp_path / "a.tif")[None])
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".svs"])
+def test_slides_are_read_at_full_resolution(suffix, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (300, 420, 3)).astype(np.uint8)
+    path, tiles = tmp_path / f"slide{suffix}", {"tile": (64, 64), "photometric": "rgb", "metadata": None}
+    with tifffile.TiffWriter(path) as writer:
+        if suffix == ".tif":  # coarser levels below the first page
+            options = {"resolutionunit": "CENTIMETER", **tiles}
+            writer.write(image, subifds=1, resolution=(40000, 40000), **options)
+            writer.write(image[::2, ::2], subfiletype=1, resolution=(20000, 20000), **options)
+        else:  # Aperio's: a thumbnail, and coarser levels as pages of their own
+            head = "Aperio Image Library v11.2.1 \r\n420x300 [0,0 420x300] (64x64)"
+            writer.write(image, description=f"{head} RAW/RGB|AppMag = 40|MPP = 0.2500", **tiles)
+            writer.write(image[::10, ::10], photometric="rgb", metadata=None)
+            writer.write(image[::4, ::4], description=f"{head} -> 105x75 RAW/RGB", **tiles)
+    volume = open_volume(path)
+    assert volume.shape == (1, 300, 420, 3) and volume.voxel_size_nm[1:] == (250, 250)
+    np.testing.assert_array_equal(volume.read((slice(0, 1), slice(50, 130), slice(400, 420)))[0], image[50:130, 400:])

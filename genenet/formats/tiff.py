@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ _OME_DTYPES = (*_IMAGEJ_DTYPES, "int8", "int16", "int32", "uint32", "float64")
 _RESOLUTION_UNITS_NM = {2: 2.54e7, 3: 1e7}  # inch, centimetre
 # Scanners and photo programs write the resolution of a print; a pixel above this is theirs.
 _MAX_PIXEL_NM = 1e4
+# What Aperio's slides say of it.
+_MICROMETRES_PER_PIXEL = re.compile(r"\bMPP = ([0-9.]+)")
 
 
 def open_stored(path: Path, name: str) -> Stored:
@@ -146,6 +149,8 @@ def _voxel_size(file: Any, shape: tuple[int, ...], axes: str) -> VoxelSize | Non
         return voxel_size(_ome_sizes(file.ome_metadata, axes))
     metadata: Mapping[str, Any] = file.imagej_metadata or (file.shaped_metadata or ({},))[0]
     page = file.pages[0]
+    if file.is_svs and (found := _MICROMETRES_PER_PIXEL.search(page.description)):
+        return voxel_size(dict.fromkeys("yx", 1000 * float(found[1])))
     sizes = {
         axis: _pixel_nm(page.tags.get(f"{axis.upper()}Resolution"), page.resolutionunit, str(metadata.get("unit", "")))
         for axis in "yx"
