@@ -529,7 +529,7 @@ def test_other_networks_and_files_that_run_code_are_refused(weights_file, tmp_pa
 @pytest.mark.slow
 def test_layer_wise_pruning_saves_what_the_paper_says():
     """Table 1 of Mahbod et al., by all convolutions: within 3 % up to 64; at 128 the paper has 121.18."""
-    model = ResNetUNet(depth=34).build((64, 64, 3))
+    model = gn.ResNetUNet(depth=34).build((64, 64, 3))
     whole = pruning.count(model)
     for ratio, speedup in {2: 1.99, 4: 3.99, 8: 7.97, 16: 15.89, 32: 31.57, 64: 62.27, 128: None}.items():
         thinned = pruning.masked(model, {})

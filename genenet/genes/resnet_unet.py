@@ -80,7 +80,7 @@ class ResNetUNet(NetworkRoot):
 
     `n_features` are those of the stem and of the first stage. The stage at each scale has twice as many as that at the
     finer one, in the encoder and in the decoder. Windows are multiples of 32. An answer depends on some 500 pixels on
-    either side (ResNet-34), on the far ones next to nothing: blocks are read with some 128 around, mirrored at the
+    either side (ResNet-34), on the far ones next to nothing: blocks are read with some 256 around, mirrored at the
     image's edges (docs/design.md, section 3).
 
     Args:
@@ -106,7 +106,7 @@ class ResNetUNet(NetworkRoot):
     epsilon = 1e-5  # torchvision's
     body_output = "decode"
     paper = "Mahbod et al. 2022"
-    context = 128
+    context = 256
 
     def __init__(self, n_classes: int = 1, n_channels: int = 3, depth: int | str = 34, **values: Any) -> None:
         super().__init__(n_classes, n_channels, **{"encoder_depth": str(depth), **values})
