@@ -13,11 +13,11 @@ from genenet.train_branches import blueprints, branch_settings, train_branches
 folder = Path("runs/nuclei-example")
 shutil.rmtree(folder, ignore_errors=True)
 # A folder of images and one of instance labels of the same names, and a data.yaml that names them: yours looks alike.
-data = gn.Dataset.open(write_tissue(folder / "data", (192, 192), n_images=8))
+data = gn.Dataset.open(write_tissue(folder / "data", (160, 160), n_images=8))
 
 # One network tells nuclei from the rest, one gives the distance to their borders; these are small, for a quick look.
 nets = blueprints(data, depth=18, n_features=16, window_size=128)
-settings = branch_settings(steps=120, validate_every=60)
+settings = branch_settings(steps=100, validate_every=50)
 branches = train_branches(nets, data, folder / "branches", settings, n_trials=20)
 merging = read_merging(folder / "branches")
 found, _ = evaluate_instances(branches, data, merging=merging)
@@ -27,9 +27,9 @@ print(f"aggregated Jaccard index {found.aggregated_jaccard:.3f}, panoptic qualit
 done = segment_folder(branches, images_in(folder / "data" / "images"), folder / "found", merging=merging)
 print(f"{len(done.objects)} nuclei in {done.n_images} images, in {done.output}")
 
-# Half of the weights, then three quarters, each layer alike, with some training after each.
+# Half of the weights, each layer alike, with some training afterwards; `compression_ratio=16` would halve four times.
 again = branch_settings(steps=30, validate_every=30)
 curve = prune_branches(
-    branches, data, folder / "pruned", compression_ratio=4, scope="layer", training=again, merging=merging
+    branches, data, folder / "pruned", compression_ratio=2, scope="layer", training=again, merging=merging
 )
 print(curve[["compression_ratio", "theoretical_speedup", "aggregated_jaccard", "pq"]].round(3).to_string(index=False))
