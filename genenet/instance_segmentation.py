@@ -21,6 +21,7 @@ from genenet.folder import read_json
 from genenet.instance_metrics import InstanceScores, instance_scores, mean_scores
 from genenet.instances import Merging, merge
 from genenet.label_table import UNLABELLED
+from genenet.network import Network
 from genenet.validation import true_distances
 
 logger = logging.getLogger("genenet")
@@ -185,6 +186,52 @@ def evaluate_instances(
         for each, score in zip(maps, found, strict=True)
     ]
     return mean_scores(found), pd.DataFrame(rows)
+
+
+def select_branches(networks: Sequence[Network], data: Dataset | str | Path, *, max_members: int = 15) -> Ensemble:
+    """Choose among many networks: those whose mean tells foreground best, and those whose mean distances are the best.
+
+    Networks that tell classes apart are chosen by `Ensemble.select`. Of those that give distances only, the best n
+    alone join, n by the squared error of their mean on the validation part; none does if the chosen have two heads
+    and do better alone.
+
+    Args:
+        networks: Of both kinds, or with two heads.
+        data: Whose validation part decides.
+        max_members: The most of each kind.
+
+    Raises:
+        InputError: No network tells classes apart, or none gives distances.
+    """
+    data = Dataset.open(data)
+    chosen = Ensemble.select([n for n in networks if n.gives_classes], data, max_members=max_members)
+    only = sorted((n for n in networks if not n.gives_classes), key=lambda n: n.scores["distance_mse"])[:max_members]
+    best, best_error = chosen, math.inf
+    if any("distance" in member.gives for member in chosen.members):
+        best_error = _distance_error(chosen, data)
+    for n_members in range(1, len(only) + 1):
+        ensemble = _with_members(chosen, only[:n_members])
+        error = _distance_error(ensemble, data)
+        if error < best_error:
+            best, best_error = ensemble, error
+    check_branches(best)
+    return best
+
+
+def _with_members(ensemble: Ensemble, more: Sequence[Network]) -> Ensemble:
+    """An ensemble and some networks that join it, each of which counts once."""
+    n = len(more)
+    return dataclasses.replace(
+        ensemble,
+        members=(*ensemble.members, *more),
+        weights=(*ensemble.weights, *[1.0] * n) if ensemble.weights else (),
+        temperatures=(*ensemble.temperatures, *[1.0] * n) if ensemble.temperatures else (),
+        axes=(*ensemble.axes, *["z"] * n) if ensemble.axes else (),
+    )
+
+
+def _distance_error(ensemble: Ensemble, data: Dataset) -> float:
+    return float(np.mean([each.distance_mse for each in maps_of(ensemble, data)]))
 
 
 # What is tried for merging, by name: from, to.

@@ -18,11 +18,13 @@ from genenet.folder import read_json, write_json, write_yaml
 from genenet.genes import EncoderDecoder, ResNetUNet
 from genenet.image_sets import expand_parts
 from genenet.instance_segmentation import (
+    _with_members,
     evaluate_instances,
     maps_of,
     merge_slices,
     predict_maps,
     read_merging,
+    select_branches,
     true_objects,
     tune_merging,
 )
@@ -395,6 +397,21 @@ def test_an_image_without_objects(two_heads, tmp_path):
     )  # fmt: skip
     assert len(done.objects) == 0 and np.load(tmp_path / "o.npy").max() == 0
     assert json.loads((tmp_path / "o.geojson").read_text())["features"] == []
+
+
+def test_the_best_of_each_kind_are_chosen(branches, two_heads, data, tmp_path):
+    semantic, distance = (gn.Network.open(branches / name) for name in ("semantic", "distance"))
+    # The network with two heads was trained; its distances are better than those with the untrained branch.
+    chosen = select_branches([semantic, distance, two_heads], data)
+    assert two_heads in chosen.members and distance not in chosen.members
+    chosen = select_branches([semantic, distance], data)
+    assert chosen.members == (semantic, distance)
+    weighed = Ensemble((semantic, two_heads), weights=(2.0, 1.0))
+    assert _with_members(weighed, [distance]).weights == (2.0, 1.0, 1.0)
+    with pytest.raises(InputError, match="gives no distances, by which objects are told apart"):
+        select_branches([semantic], data)
+    with pytest.raises(InputError, match="needs at least one network"):
+        select_branches([distance], data)
 
 
 # -- pruning ---

@@ -97,6 +97,38 @@ def train(
 
 
 @app.command()
+def combine(
+    output: Annotated[Path, typer.Argument(help="The folder of the ensemble.")],
+    networks: Annotated[list[Path], typer.Argument(help="Networks of either kind, or with two heads.")],
+    data: DataFile,
+    max_members: Annotated[int, typer.Option(min=1, help="The most of each kind.")] = 15,
+    n_trials: Trials = 60,
+    overwrite: Overwrite = False,
+) -> None:
+    """Choose among several networks those that are best together, and tune how they are merged."""
+    from genenet.dataset import Dataset
+    from genenet.device import import_keras
+    from genenet.errors import InputError
+    from genenet.folder import remove
+    from genenet.network import Network
+
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} exists; choose another folder, or ask to overwrite it (--overwrite)")
+    opened, candidates = Dataset.open(data), [Network.open(folder) for folder in networks]
+    import_keras()
+    from genenet.instance_segmentation import select_branches
+    from genenet.train_branches import tune as tune_members
+
+    members = select_branches(candidates, opened, max_members=max_members)
+    remove(output)
+    members.save(output)
+    with progress("tuning") as shown:
+        tune_members(members, opened, output, n_trials=n_trials, progress=shown)
+    _say_scores(members, opened, output, "validation", "auto")
+    say(f"wrote {output}: {plural(len(members.members), 'network')} of {len(candidates)}")
+
+
+@app.command()
 def tune(
     networks: Networks,
     data: DataFile,
