@@ -4,9 +4,9 @@
 
 Train on the bladder, breast, colon, liver and prostate images of `monuseg`, validate on kidney and stomach, and score
 on the patients 02 to 06 of `tnbc` too. Two ResNet-34 U-Nets of half the width (32 features in the stem), windows of
-256x256, four to a step, from scratch. STEPS (2,000) each, then halvings with RETRAIN (80) steps after each, at the first learning rate: layer-wise
-to 128, network-wide to 512. Run again, it continues. Writes tables, and pictures over the compression ratio; figures of
-a run stand in docs/RESULTS.md.
+256x256, four to a step, from scratch. STEPS (2,000) each, then halvings with RETRAIN (80) steps after each, at the
+first learning rate: layer-wise to 128, network-wide to 512. Run again, it continues. Writes tables, and pictures over
+the compression ratio; figures of a run stand in docs/RESULTS.md.
 """
 
 import json
