@@ -60,7 +60,8 @@ def prune_branches(
         training: After every halving; none if left out.
         merging: How branches are merged, dense and pruned alike.
         others: Further data to score on, by name; their validation parts.
-        learning_rate: Of training after each halving; a tenth of the network's if left out.
+        learning_rate: Of training after each halving; if left out as each network began with, as in the paper: at a
+            tenth of it some hundred steps do not bring back what halving takes.
         progress: Called with rounds scored and rounds in all.
 
     Returns:
@@ -72,13 +73,11 @@ def prune_branches(
     """
     folder, data = Path(folder), Dataset.open(data)
     check_branches(ensemble)
-    settings = PruningSettings(
-        "magnitude", compression_ratio=compression_ratio, scope=scope, learning_rate=learning_rate
-    )
-    pruned = [
-        prune_network(member, data, folder / f"branch{index}", settings, training)
-        for index, member in enumerate(ensemble.members)
-    ]
+    pruned = []
+    for index, member in enumerate(ensemble.members):
+        rate = 10.0**member.blueprint.log10_learning_rate if learning_rate is None else learning_rate
+        settings = PruningSettings("magnitude", compression_ratio=compression_ratio, scope=scope, learning_rate=rate)
+        pruned.append(prune_network(member, data, folder / f"branch{index}", settings, training))
     steps = [1.0, *ratios(compression_ratio)]
     scored_on = {"validation": data, **{name: Dataset.open(other) for name, other in (others or {}).items()}}
     rows = []

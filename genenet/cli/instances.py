@@ -176,7 +176,7 @@ def prune(
     compression_ratio: Annotated[float, typer.Option(help="Weights over weights left, at the end.")] = 16.0,
     scope: Annotated[str, typer.Option(help="layer: every layer loses the same share; or network.")] = "layer",
     retrain_steps: Annotated[int, typer.Option(min=0, help="Steps of training after every halving.")] = 200,
-    learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of these; the networks' own if left out.")] = None,
     other: Annotated[
         list[str] | None, typer.Option(help="Score on further data too: name=data.yaml. Repeat it.")
     ] = None,
