@@ -352,3 +352,17 @@ def test_mistyped_keys_are_pointed_at(data_settings, tmp_path):
     (tmp_path / "d.yaml").write_text("classes:\n  - {value: 0, name: a, color: #000000}\n  - {value: 1, name: b}\n")
     with pytest.raises(gn.InputError, match=r"near line \d+: .* a colour must be quoted"):
         Dataset.open(tmp_path / "d.yaml")
+
+
+def test_windows_of_sparse_labels_hold_classes_as_often_as_they_are(data_settings):
+    labels = np.load(data_settings["labels"])
+    labels[:, 24:] = 3  # little is labelled
+    np.save(data_settings["labels"], labels)
+    data = Dataset.open({**data_settings, "ignore": 3})
+    found = windows(data, dataclasses.replace(PLAIN, batch_size=1), size=8, core=1)
+    drawn = np.bincount([int(found.batch(step).labels[0, 0, 0]) for step in range(600)], minlength=3) / 600
+    np.testing.assert_allclose(drawn, np.array(data.counts) / sum(data.counts), atol=0.08)
+    balanced = dataclasses.replace(PLAIN, batch_size=1, rare_class_share=1.0)
+    found = windows(data, balanced, size=8, core=1)
+    drawn = np.bincount([int(found.batch(step).labels[0, 0, 0]) for step in range(600)], minlength=3) / 600
+    np.testing.assert_allclose(drawn, 1 / 3, atol=0.08)

@@ -81,7 +81,7 @@ def test_only_what_people_vouch_for_is_learned(tmp_path, trained, data_file, qui
         int((labels == value).sum()) + n for value, n in enumerate(Dataset.open(data_file).counts)
     )
     windows = TrainingWindows(data, small_net.window_shape(), data.normalization(), quick.windows, seed=0)
-    batches = [windows.batch(step) for step in range(20)]
+    batches = [windows.batch(step) for step in range(150)]
     ratios = {round(float(batch.weights.max() / batch.weights[batch.weights > 0].min()), 3) for batch in batches}
     assert max(ratios) > 6.9
 

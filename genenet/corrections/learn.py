@@ -138,7 +138,8 @@ def learn(
         members.append(_train_further(member, opened, place / "networks" / str(index), training, learning_rate, seed))
         if progress is not None:
             progress(index + 1, len(ensemble.members))
-    candidates = [*members, *ensemble.members]
+    # Those that training did not make better are what they were.
+    candidates = [*(member for member in members if member.details["best_step"]), *ensemble.members]
     chosen = Ensemble.select(candidates, opened, max_members=max_members, vote=ensemble.vote)
     before, after = (which.score(opened).adjusted_rand for which in (ensemble, chosen))
     if after < before:
