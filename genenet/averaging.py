@@ -177,10 +177,14 @@ def answer_part(
 
 
 def answers(
-    predictor: MeanPredictor, shape: Sequence[int], read: Reader, max_voxels: int = MAX_CORE_VOXELS
+    predictor: MeanPredictor,
+    shape: Sequence[int],
+    read: Reader,
+    max_voxels: int = MAX_CORE_VOXELS,
+    max_bytes: float = math.inf,
 ) -> Iterator[tuple[Box, Answer]]:
     """Give every block of an image `(z, y, x)` with all that the networks say of it."""
-    core = predictor.choose_core(shape, max_voxels)
+    core = predictor.choose_core(shape, max_voxels, max_bytes)
     reach = predictor.reach(core)
     for box in blocks(shape, core):
         answer = predictor.predict(predictor.read(read, [side.start for side in box], reach), reach)

@@ -30,24 +30,27 @@ def expand_parts(content: dict[str, Any], folder: Path, name: str) -> dict[str, 
     for which in ("training", "validation"):
         entries = content.get(which)
         entries = entries if isinstance(entries, list) else [entries]
-        if any(_is_pattern(entry) for entry in entries):
+        if any(_is_pattern(entry, folder) for entry in entries):
             where = f"{name}: {which}"
             found[which] = [part for entry in entries for part in _expand(entry, content, folder, where)]
     return found
 
 
-def _is_pattern(entry: Any) -> bool:
+def _is_pattern(entry: Any, folder: Path) -> bool:
     image = entry.get("image") if isinstance(entry, dict) else None
-    return isinstance(image, str) and not is_remote(image) and bool(_PATTERN.search(image))
+    if not isinstance(image, str) or is_remote(image) or not _PATTERN.search(image):
+        return False
+    return not (folder / image).exists()  # brackets may stand in names
 
 
 def _expand(entry: Any, content: dict[str, Any], folder: Path, where: str) -> list[Any]:
-    if not _is_pattern(entry):
+    if not _is_pattern(entry, folder):
         return [entry]
     pattern, labels = Path(entry["image"]), entry.get("labels") or content.get("labels")
     fixed = next(index for index, part in enumerate(pattern.parts) if _PATTERN.search(part))
     start = folder.joinpath(*pattern.parts[:fixed])
-    images = sorted(start.glob(str(Path(*pattern.parts[fixed:]))), key=lambda path: natural(path.name))
+    found = (path for path in start.glob(str(Path(*pattern.parts[fixed:]))) if not path.name.startswith("."))
+    images = sorted((path for path in found if path.is_file()), key=lambda path: natural(str(path)))
     if not images:
         raise InputError(f"{where}: no file matches `image: {entry['image']}`; paths begin at {folder.absolute()}")
     if not isinstance(labels, str):

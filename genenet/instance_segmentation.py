@@ -17,24 +17,36 @@ from genenet.averaging import MeanPredictor, answers
 from genenet.dataset import Dataset, Part
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
-from genenet.folder import read_json
+from genenet.folder import read_json, write_json
 from genenet.instance_metrics import InstanceScores, instance_scores, mean_scores
 from genenet.instances import Merging, merge
 from genenet.label_table import UNLABELLED
 from genenet.network import Network
-from genenet.validation import true_distances
+from genenet.validation import dims_of_distances, true_distances
 
 logger = logging.getLogger("genenet")
 
 MERGING = "merging.json"
+TUNED_FOR = "networks"
 
 
 def read_merging(folder: Path | str) -> Merging:
     """How the networks of a folder are merged: as was found for them, else as is recommended."""
     for path in (Path(folder) / MERGING, Path(folder) / "ensemble" / MERGING):
         if path.exists():
-            return Merging.from_dict(read_json(path))
+            return Merging.from_dict({key: value for key, value in read_json(path).items() if key != TUNED_FOR})
     return Merging()
+
+
+def write_merging(folder: Path | str, merging: Merging, ensemble: Ensemble) -> None:
+    """Write how the networks of a folder are merged, and for which networks that was found."""
+    write_json(Path(folder) / MERGING, {**merging.to_dict(), TUNED_FOR: ensemble.identity})
+
+
+def is_tuned(folder: Path | str, ensemble: Ensemble) -> bool:
+    """Whether it was found for these networks how they are merged."""
+    path = Path(folder) / MERGING
+    return path.exists() and read_json(path).get(TUNED_FOR) == ensemble.identity
 
 
 def check_branches(ensemble: Ensemble) -> None:
@@ -49,10 +61,20 @@ def check_branches(ensemble: Ensemble) -> None:
             f"{ensemble.members[0].folder} gives no distances, by which objects are told apart; put a network beside "
             "it that was trained with `target=distance`, or train one with `distance_weight` above 0"
         )
+    units = {(m.windows.distance_kind, m.windows.distance_cap): m for m in ensemble.members if "distance" in m.gives}
+    if len(units) > 1:
+        one, other, *_ = units.items()
+        raise InputError(
+            f"{one[1].folder} learned {one[0][0]} distances in units of {one[0][1]:g} and {other[1].folder} "
+            f"{other[0][0]} ones in units of {other[0][1]:g}; distances of one kind only can be averaged"
+        )
 
 
 def predict_maps(
-    predictor: MeanPredictor, shape: Sequence[int], read: Callable[[Sequence[int], Sequence[int]], np.ndarray]
+    predictor: MeanPredictor,
+    shape: Sequence[int],
+    read: Callable[[Sequence[int], Sequence[int]], np.ndarray],
+    max_bytes: float = math.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The probability of foreground and the distances of a whole image that fits into memory, `(z, y, x)` float32.
 
@@ -60,9 +82,10 @@ def predict_maps(
         predictor: The networks.
         shape: Of the image, `(z, y, x)`.
         read: Gives boxes of it (`genenet.averaging.Reader`).
+        max_bytes: What a block may take of memory, about.
     """
     foreground, distances = (np.empty(tuple(shape), np.float32) for _ in range(2))
-    for box, answer in answers(predictor, shape, read):
+    for box, answer in answers(predictor, shape, read, max_bytes=max_bytes):
         foreground[box] = 1 - answer.probabilities[..., 0]
         distances[box] = answer.distances
     return foreground, distances
@@ -100,8 +123,13 @@ class Maps:
         return merge_slices(self.foreground, self.distances, merging)
 
     def score(self, merging: Merging) -> InstanceScores:
-        """Score the objects against the true ones."""
-        return instance_scores(self.objects, self.merged(merging))
+        """Score the objects against the true ones; what lies for the most part where nobody labelled does not count."""
+        found, unknown = self.merged(merging), self.truth < 0
+        if unknown.any():
+            sizes, outside = (np.bincount(each.ravel()) for each in (found, np.where(unknown, found, 0)))
+            is_kept = 2 * np.pad(outside, (0, len(sizes) - len(outside))) <= sizes
+            found = np.where(unknown | ~is_kept[found], 0, found)
+        return instance_scores(self.objects, found)
 
     @property
     def distance_mse(self) -> float:
@@ -135,7 +163,7 @@ def maps_of(
     check_branches(ensemble)
     predictor = predictor or ensemble.predictor(precision)
     windows = next(member for member in ensemble.members if "distance" in member.gives).windows
-    n_dims = max(member.plan.n_dims for member in predictor.members)
+    n_dims = dims_of_distances(predictor)
     found = []
     for entry in getattr(data, part):
         foreground, distances = predict_maps(predictor, entry.shape, entry.read_image)
@@ -145,9 +173,14 @@ def maps_of(
 
 
 def true_objects(part: Part) -> np.ndarray:
-    """The numbered objects of an annotated part, `(z, y, x)` int64; 0 for background and where nobody labelled."""
+    """The numbered objects of an annotated part, `(z, y, x)` int64; 0 for background and where nobody labelled.
+
+    Every slice has numbers of its own, as merged ones have.
+    """
     labels, objects = (read((0, 0, 0), part.shape) for read in (part.read_labels, part.read_objects))
-    return np.where((labels > 0) & (labels != UNLABELLED), objects, 0)
+    found = np.where((labels > 0) & (labels != UNLABELLED), objects, 0)
+    apart = np.arange(len(found)).reshape(-1, 1, 1) * (int(found.max(initial=0)) + 1)
+    return np.where(found > 0, found + apart, 0)
 
 
 def _name_of(part: Part) -> str:
@@ -204,7 +237,10 @@ def select_branches(networks: Sequence[Network], data: Dataset | str | Path, *, 
         InputError: No network tells classes apart, or none gives distances.
     """
     data = Dataset.open(data)
-    chosen = Ensemble.select([n for n in networks if n.gives_classes], data, max_members=max_members)
+    telling = [network for network in networks if network.gives_classes]
+    if not telling:
+        raise InputError("none of the networks tells foreground from background; name one that does")
+    chosen = Ensemble.select(telling, data, max_members=max_members)
     only = sorted((n for n in networks if not n.gives_classes), key=lambda n: n.scores["distance_mse"])[:max_members]
     best, best_error = chosen, math.inf
     if any("distance" in member.gives for member in chosen.members):

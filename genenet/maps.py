@@ -74,7 +74,7 @@ def extra_maps(names: Iterable[str], dtype: str, predictor: MeanPredictor, n_cla
             raise InputError(f"there is no map `{name}`; {known_instead(name, EXTRAS)}")
         if name == "distances" and not predictor.gives_distances:
             raise InputError("none of the networks gives distances; train one with `distance_weight` above 0")
-        if name == "disagreement" and len(predictor.members) == 1:
+        if name == "disagreement" and sum(member.gives != ("distance",) for member in predictor.members) == 1:
             raise InputError("one network alone does not disagree; ask for `entropy`, or take an ensemble")
         found.append(Map(name, np.dtype(dtype), (n_classes,) if name == "probabilities" else ()))
     return found

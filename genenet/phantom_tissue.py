@@ -6,7 +6,7 @@ import numpy as np
 import scipy.ndimage
 
 from genenet.errors import InputError
-from genenet.folder import write_yaml, writing
+from genenet.folder import remove, write_yaml, writing
 
 # Optical densities of red, green and blue per unit of stain (Ruifrok & Johnston 2001).
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
@@ -87,6 +87,8 @@ def write_tissue(
         raise InputError(f"{path} exists; choose another folder, or ask to overwrite it")
     if n_images < 2:
         raise InputError(f"`n_images` must be at least 2, one of them to validate on, but got {n_images}")
+    for name in ("images", "labels"):  # those of before would match the patterns too
+        remove(path.parent / name)
     n_training = n_images - max(1, n_images // 4)
     for index in range(n_images):
         image, nuclei = tissue(shape, seed=seed + 1000 * index)

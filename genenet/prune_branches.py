@@ -12,8 +12,9 @@ import pruning
 from genenet.averaging import MeanPredictor
 from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
-from genenet.folder import write_json, writing
-from genenet.instance_segmentation import MERGING, check_branches, evaluate_instances
+from genenet.errors import InputError
+from genenet.folder import writing
+from genenet.instance_segmentation import check_branches, evaluate_instances, write_merging
 from genenet.instances import Merging
 from genenet.prune_network import PrunedNetwork, PruningSettings, prune_network
 from genenet.settings import TrainingSettings
@@ -57,7 +58,7 @@ def prune_branches(
             (`cr2`, `cr4`, ...), `curve.csv` and `curve.png`. The same call again continues.
         compression_ratio: At the end; each round halves, the last takes the rest.
         scope: `layer` or `network`, as for `pruning.magnitude_masks`.
-        training: After every halving; none if left out.
+        training: After every halving; none if left out. Windows are drawn as each branch's were.
         merging: How branches are merged, dense and pruned alike.
         others: Further data to score on, by name; their validation parts.
         learning_rate: Of training after each halving; if left out as each network began with, as in the paper: at a
@@ -69,15 +70,18 @@ def prune_branches(
         together, and what `score_branches` gives.
 
     Raises:
-        InputError: Networks that cannot be merged, or that do not fit the data.
+        InputError: Networks that cannot be merged, or that do not fit the data; further data called `validation`.
     """
     folder, data = Path(folder), Dataset.open(data)
     check_branches(ensemble)
+    if "validation" in (others or {}):
+        raise InputError("further data must not be called validation: that is the data's own part")
     pruned = []
     for index, member in enumerate(ensemble.members):
         rate = 10.0**member.blueprint.log10_learning_rate if learning_rate is None else learning_rate
         settings = PruningSettings("magnitude", compression_ratio=compression_ratio, scope=scope, learning_rate=rate)
-        pruned.append(prune_network(member, data, folder / f"branch{index}", settings, training))
+        again = None if training is None else dataclasses.replace(training, windows=member.windows)
+        pruned.append(prune_network(member, data, folder / f"branch{index}", settings, again))
     steps = [1.0, *ratios(compression_ratio)]
     scored_on = {"validation": data, **{name: Dataset.open(other) for name, other in (others or {}).items()}}
     rows = []
@@ -85,7 +89,7 @@ def prune_branches(
         together = dataclasses.replace(ensemble, members=tuple(done.stages[place] for done in pruned))
         if place:
             together.save(folder / f"cr{ratio:g}")
-            write_json(folder / f"cr{ratio:g}" / MERGING, (merging or Merging()).to_dict())
+            write_merging(folder / f"cr{ratio:g}", merging or Merging(), together)
         predictor = together.predictor()
         for name, entry in scored_on.items():
             shared = {"data": name, "compression_ratio": ratio, "theoretical_speedup": _speedup(pruned, place)}

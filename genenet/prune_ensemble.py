@@ -83,6 +83,8 @@ def prune_ensemble(
         InputError: As for `prune_network`.
     """
     folder = Path(folder)
+    if alone := [member for member in ensemble.members if not member.gives_classes]:
+        raise InputError(f"{alone[0].folder} gives distances only; prune such ensembles by `genenet instances prune`")
     if folder.exists() and not (folder / "networks").exists():
         raise InputError(f"{folder} exists; choose another folder, or ask to overwrite it (--overwrite)")
     kept: list[Network] = []

@@ -68,6 +68,8 @@ class PruningSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.scope not in ("layer", "network"):
+            raise InputError(f"`scope` must be layer or network, but got {self.scope!r}")
         if self.method not in METHODS:
             raise InputError(f"`method` must be one of {', '.join(METHODS)}, but got {self.method!r}")
         if self.method == "magnitude":
@@ -131,15 +133,19 @@ def prune_network(
         TrainingError: As for `train_network`.
     """
     folder, data = Path(folder), Dataset.open(data)
+    if training is not None and "distance" in network.gives:  # distances mean what they did
+        units = {name: getattr(network.windows, name) for name in ("distance_kind", "distance_cap")}
+        training = dataclasses.replace(training, windows=dataclasses.replace(training.windows, **units))
     if rounds < 1 or rounds > 1 and settings.method == "magnitude":
         raise InputError(f"`rounds` must be at least 1, and 1 for magnitude, which halves by itself, but got {rounds}")
     halvings = ratios(settings.compression_ratio or 1.0) if settings.method == "magnitude" else []
     rounds = len(halvings) or rounds
-    stages, origin = {"before": network}, str(network.folder)
+    stages = {"before": network}
+    origin = {"from": str(network.folder), "digest": network.details.get("digest"), "data": data.fingerprint}
     beside = folder.with_name(f"{folder.name}.rounds")
     for number in range(1, rounds + 1):
         place = folder if number == rounds else _first_there((folder / "rounds" / str(number), beside / str(number)))
-        what = {"from": origin, "round": [number, rounds], **json.loads(json.dumps(settings.to_dict()))}
+        what = {**origin, "round": [number, rounds], **json.loads(json.dumps(settings.to_dict()))}
         finished = _finished(place, what, training)
         if finished is None:
             part = _part(network, settings, number, rounds)
@@ -171,9 +177,14 @@ def _finished(folder: Path, what: dict[str, Any], training: TrainingSettings | N
     if (folder / DESCRIPTION).exists():
         network = Network.open(folder)
         trained = training is None or training.to_dict() == network.details.get("training")
-        if network.details.get("pruned") == what and trained:
+        if trained and _same(network.details.get("pruned", {}), what):
             return network
     raise InputError(f"{folder} exists; choose another folder, or ask to overwrite it (--overwrite)")
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a pruning is the same, wherever the network lies."""
+    return {**one, "from": ""} == {**other, "from": ""}
 
 
 def _part(network: Network, settings: PruningSettings, number: int, rounds: int) -> PruningSettings:
@@ -201,7 +212,7 @@ def _prune_once(
 ) -> Network:
     work = partial_path(folder)
     kept = read_json(work / KEPT) if (work / KEPT).exists() else None
-    if kept is not None and kept != details:
+    if kept is not None and not _same(kept["pruned"], details["pruned"]):
         raise InputError(
             f"{work} holds an unfinished pruning with other settings; use the same ones to continue it, or remove the "
             "folder"

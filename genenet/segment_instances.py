@@ -1,19 +1,23 @@
 """Segment images into numbered objects: whole slides block by block, folders of images one after the other."""
 
 import dataclasses
+import hashlib
 import logging
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from genenet.averaging import MeanPredictor
 from genenet.components import write_table
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
-from genenet.folder import read_json, remove, split_suffix, write_json
+from genenet.folder import read_json, remove, write_json
 from genenet.formats import place
 from genenet.formats.slices import natural
 from genenet.instance_blocks import merge_volume
@@ -35,6 +39,9 @@ MOST_PIXELS = 2**26
 # What a folder of results holds for every image, by what it is: the suffix after the image's name.
 SUFFIXES = {"labels": ".tif", "outlines": ".geojson", "overlay": ".png"}
 TABLE = "objects.csv"
+
+# By which networks, settings and images something was made, and is gone on with.
+MADE_BY = "made_by.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +71,7 @@ def segment_instances(
     outlines: Path | None = None,
     overlay: Path | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     look: Look = STRAIGHT,
     engine: str = "keras",
     precision: str = "auto",
@@ -84,6 +92,7 @@ def segment_instances(
         outlines: Also write outlines as GeoJSON, for QuPath.
         overlay: Also draw the outlines of the first slice over the image, as PNG.
         overwrite: Replace what exists.
+        restart: Begin anew where a run was stopped.
         look: As for `Ensemble.segment`.
         engine: As for `Ensemble.segment`.
         precision: As for `Ensemble.segment`.
@@ -96,19 +105,25 @@ def segment_instances(
     started = time.monotonic()
     check_branches(ensemble)
     volume, output = image if isinstance(image, Volume) else open_volume(image), Path(output)
-    for path in filter(None, (output, table, outlines, overlay)):
-        _check_free(path, overwrite)
-    folder = output.with_name(f"{split_suffix(output.name)[0]}.maps")
+    check_outputs(list(filter(None, (output, table, outlines, overlay))), overwrite=overwrite)
+    check_channels(volume, ensemble.members[0].blueprint.n_channels)
+    target = place.target(str(output)).path
+    folder = target.with_name(f"{target.name}.maps")
     made_by = {
         "networks": ensemble.identity,
-        "image": [volume.name, list(volume.shape), str(volume.dtype)],
+        "image": [volume.name, list(volume.shape), str(volume.dtype), *_version(volume)],
         "look": dataclasses.asdict(look),
         "engine": [engine, precision],
     }
-    if folder.exists() and (not (folder / "made_by.json").exists() or read_json(folder / "made_by.json") != made_by):
+    if restart and (folder / MADE_BY).exists():
         remove(folder)
+    if folder.exists() and (not (folder / MADE_BY).exists() or read_json(folder / MADE_BY) != made_by):
+        raise InputError(
+            f"{folder} holds the maps of a stopped run with other networks, settings or another image; go on with "
+            "those, or begin anew (--restart), or remove the folder"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "made_by.json", made_by)
+    write_json(folder / MADE_BY, made_by)
     maps = {name: folder / f"{name}.ome.zarr" for name in ("classes", "foreground", "distances")}
     if not all(path.exists() for path in maps.values()):
         ensemble.segment(
@@ -148,6 +163,7 @@ def segment_folder(
     look: Look = STRAIGHT,
     engine: str = "keras",
     precision: str = "auto",
+    memory_bytes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Found:
     """Find the objects in many images, which may differ in size; the networks are loaded once.
@@ -156,47 +172,51 @@ def segment_folder(
         ensemble: As for `segment_instances`.
         images: Files, one image each.
         output: A folder, which gets `objects.csv`, and for each image its labels (`.tif`), outlines (`.geojson`) and
-            an overlay (`.png`); images that have these there are not done again, unless `overwrite`.
+            an overlay (`.png`); images that the same networks did, merged alike, are not done again.
         merging: How maps become objects.
         outlines: Whether to write the outlines of each.
         overlay: Whether to draw each.
-        overwrite: Do all images again.
+        overwrite: Do all images again, and replace files that are there.
         look: As for `Ensemble.segment`.
         engine: As for `Ensemble.segment`.
         precision: As for `Ensemble.segment`.
+        memory_bytes: As for `Ensemble.segment`.
         progress: Called with images done, and in all.
 
     Raises:
-        InputError: Two images of the same name; as for `segment_instances`.
+        InputError: Two images of the same name, files in the way, an image of other channels; as for
+            `segment_instances`.
     """
     started = time.monotonic()
     check_branches(ensemble)
-    stems = [path.stem for path in images]
-    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise InputError(f"two images are called {twice[0]}; their labels would have one name, so rename one of them")
-    if output.resolve() in {path.parent.resolve() for path in images}:
-        raise InputError(f"{output} holds the images; choose another folder for what is found in them")
-    output.mkdir(parents=True, exist_ok=True)
+    _check_images(ensemble, images, output)
+    made_by = {
+        "networks": ensemble.identity,
+        "merging": (merging or Merging()).to_dict(),
+        "look": dataclasses.asdict(look),
+        "engine": [engine, precision],
+    }
+    done = _begin_folder(output, made_by, [path.stem for path in images], overwrite=overwrite)
     predictor: MeanPredictor | None = None
     tables = []
     for index, path in enumerate(images):
         paths = {name: output / f"{path.stem}{suffix}" for name, suffix in SUFFIXES.items()}
         volume = open_volume(path)
-        check_channels(volume, ensemble.members[0].blueprint.n_channels)
-        drawn, shown = (
-            paths[name] if asked else None for name, asked in (("outlines", outlines), ("overlay", overlay))
-        )
-        if not overwrite and all(each.exists() for each in (paths["labels"], drawn, shown) if each is not None):
+        drawn, shown = paths["outlines"] if outlines else None, paths["overlay"] if overlay else None
+        wanted = [each for each in (paths["labels"], drawn, shown) if each is not None]
+        if done.get(path.stem) == [path.name, *_version(volume)] and all(each.exists() for each in wanted):
             found = measure_objects(open_volume(paths["labels"]), volume)
         elif volume.shape[0] * volume.shape[1] * volume.shape[2] > MOST_PIXELS:
             found = segment_instances(
                 ensemble, volume, paths["labels"], merging=merging, outlines=drawn, overlay=shown, overwrite=True,
-                look=look, engine=engine, precision=precision,
+                look=look, engine=engine, precision=precision, memory_bytes=memory_bytes,
             ).objects  # fmt: skip
         else:
             predictor = predictor or _load(ensemble, volume, look, engine, precision)
-            found = _do_in_memory(predictor, volume, paths["labels"], merging or Merging())
+            found = _do_in_memory(predictor, volume, paths["labels"], merging or Merging(), memory_bytes)
             _write_more(volume, open_volume(paths["labels"]), found, None, drawn, shown)
+        done[path.stem] = [path.name, *_version(volume)]
+        write_json(output / MADE_BY, {**made_by, "images": done})
         tables.append(found.assign(image=path.name))
         if progress is not None:
             progress(index + 1, len(images))
@@ -204,6 +224,49 @@ def segment_folder(
     objects = objects[["image", *(name for name in objects.columns if name != "image")]]
     write_table(objects, output / TABLE)
     return Found(output, objects, len(images), time.monotonic() - started)
+
+
+def _check_images(ensemble: Ensemble, images: Sequence[Path], output: Path) -> None:
+    """Refuse images that cannot be done, before any is."""
+    if not images:
+        raise InputError("there are no images to find objects in")
+    stems = [path.stem for path in images]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise InputError(f"two images are called {twice[0]}; their labels would have one name, so rename one of them")
+    if output.resolve() in {path.parent.resolve() for path in images}:
+        raise InputError(f"{output} holds the images; choose another folder for what is found in them")
+    for path in images:
+        check_channels(open_volume(path), ensemble.members[0].blueprint.n_channels)
+
+
+def _begin_folder(
+    output: Path, made_by: dict[str, Any], stems: Sequence[str], *, overwrite: bool
+) -> dict[str, list[Any]]:
+    """The images that are done already by the same networks and settings, by name without suffix.
+
+    Raises:
+        InputError: The folder holds files that would be replaced, and nobody asked for that.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    known = read_json(output / MADE_BY) if (output / MADE_BY).exists() else None
+    if known is not None and {**known, "images": None} == {**made_by, "images": None} and not overwrite:
+        return dict(known["images"])
+    there = [path for stem in stems for suffix in SUFFIXES.values() if (path := output / f"{stem}{suffix}").exists()]
+    if there and not overwrite:
+        by = "was made by other networks or settings" if known is not None else "is not of this program"
+        raise InputError(f"{there[0]} {by}; choose another folder, or ask to overwrite it (--overwrite)")
+    return {}
+
+
+def _version(volume: Volume) -> list[Any]:
+    """What changes when an image is replaced by another one of the same name: bytes and time, or a checksum."""
+    if isinstance(volume.source, (str, os.PathLike)):
+        path = place.find(volume.source).path
+        if not isinstance(path, Path) or not path.exists():
+            return []  # elsewhere
+        found = path.stat()
+        return [found.st_size, found.st_mtime_ns]
+    return [hashlib.blake2b(np.ascontiguousarray(volume.source).tobytes(), digest_size=8).hexdigest()]
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -214,22 +277,30 @@ def images_in(folder: Path) -> list[Path]:
     """
     known = (*place.IMAGES, ".tif", ".tiff", ".svs", ".npy")
     found = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in known]
+    found = [path for path in found if not path.name.startswith(".")]
     if not found:
         raise InputError(f"there is no image in {folder}; images are {', '.join(known)} files")
-    return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: natural(path.name))
+    return sorted(found, key=lambda path: natural(path.name))
 
 
 def _load(ensemble: Ensemble, volume: Volume, look: Look, engine: str, precision: str) -> MeanPredictor:
+    if precision == "int8":
+        ensemble.calibrate(volume)
     if engine == "auto":
         core = ensemble.geometry(look).choose_core(volume.shape[:3])
         return ensemble.fastest(precision, volume, core, look)
     return ensemble.predictor_by([(engine, precision)] * len(ensemble.members), look)
 
 
-def _do_in_memory(predictor: MeanPredictor, volume: Volume, output: Path, merging: Merging) -> pd.DataFrame:
+def _do_in_memory(
+    predictor: MeanPredictor, volume: Volume, output: Path, merging: Merging, memory_bytes: int | None
+) -> pd.DataFrame:
     """Find the objects of an image, and write their numbers."""
     foreground, distances = predict_maps(
-        predictor, volume.shape[:3], lambda start, shape: with_channels(volume.read_mirrored(start, shape))
+        predictor,
+        volume.shape[:3],
+        lambda start, shape: with_channels(volume.read_mirrored(start, shape)),
+        math.inf if memory_bytes is None else memory_bytes,
     )
     labels = merge_slices(foreground, distances, merging).astype("uint32")
     partial = place.partial_name(str(output))
@@ -256,6 +327,9 @@ def _write_more(
         draw_outlines(volume, labels, overlay, overwrite=True)
 
 
-def _check_free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another name, or ask to overwrite it (--overwrite)")
+def check_outputs(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse outputs that exist, and a first one of no known format."""
+    place.check_free(str(paths[0]), overwrite=overwrite)
+    for path in paths[1:]:
+        if path.exists() and not overwrite:
+            raise InputError(f"{path} exists; choose another name, or ask to overwrite it (--overwrite)")

@@ -1,5 +1,6 @@
 """Train what an instance segmentation needs, and find how to merge it (Mahbod et al. 2022, section 2.2)."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,8 @@ from genenet.augment import Augmentation
 from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
-from genenet.folder import write_json
 from genenet.genes import NetworkRoot, ResNetUNet, from_dict
-from genenet.instance_segmentation import MERGING, maps_of, tune_merging
+from genenet.instance_segmentation import is_tuned, maps_of, tune_merging, write_merging
 from genenet.pretrained import IMAGENET, IMAGENET_GREY, load_encoder
 from genenet.settings import TrainingSettings, WindowSettings
 from genenet.train import Record, Start, train_network
@@ -23,20 +23,24 @@ BRANCHES = {"semantic": "classes", "distance": "distance"}
 DISTANCE_WEIGHT = 1.0
 
 
-def branch_settings(**changes: Any) -> TrainingSettings:
+def branch_settings(n_channels: int = 3, **changes: Any) -> TrainingSettings:
     """How branches are trained unless one says otherwise: as in the paper, but for the budget.
 
     Adam with a cosine from the blueprint's learning rate to 0; all voxels count alike; distances relative to the
     largest in each object; `Augmentation.histology`.
 
     Args:
+        n_channels: Of the images; colours and stains are varied where there are three.
         **changes: Of `TrainingSettings`; `windows` may be some of `WindowSettings` as a dictionary.
     """
+    augmentation = Augmentation.histology()
+    if n_channels != 3:
+        augmentation = dataclasses.replace(augmentation, color=0.0, stain=0.0)
     windows = {
         "batch_size": 4,
         "class_balance": 0.0,
         "distance_kind": "normalized",
-        "augmentation": Augmentation.histology(),
+        "augmentation": augmentation,
         **changes.pop("windows", {}),
     }
     return TrainingSettings(**{"schedule": "cosine", "windows": WindowSettings(**windows), **changes})
@@ -54,8 +58,10 @@ def blueprints(
         **values: Of `ResNetUNet`: `depth`, `window_size`, ...
 
     Raises:
-        InputError: A network of one's own that cannot give distances alone.
+        InputError: A network of one's own that cannot give distances alone, or a first class that is not 0.
     """
+    if data.classes[0].value != 0:
+        raise InputError(f"{data.name}: the first class must be the background, 0, but is {data.classes[0].name!r}")
     n_classes = 1 if data.n_classes == 2 else data.n_classes
     if base is None:
         base = ResNetUNet(n_classes=n_classes, n_channels=data.n_channels, **values)
@@ -114,7 +120,7 @@ def train_branches(
         nets: Of `blueprints`.
         data: What to learn from, and what to validate and tune on.
         folder: Gets a folder per branch, `members.json` and `merging.json`.
-        settings: How; `branch_settings()` if left out.
+        settings: How; `branch_settings` if left out.
         seed: Of first weights, windows and augmentation.
         start: Gives a model to begin with, with a pretrained encoder, say.
         watch: Called after every step and validation.
@@ -124,6 +130,7 @@ def train_branches(
         The branches as an ensemble.
     """
     folder, data = Path(folder), Dataset.open(data)
+    settings = settings or branch_settings(data.n_channels)
     members = []
     for name, net in nets.items():
 
@@ -132,11 +139,19 @@ def train_branches(
 
         begun = None if start is None else start(net)
         members.append(
-            train_network(net, data, folder / name, settings or branch_settings(), seed=seed, watch=told, start=begun)
+            train_network(
+                net,
+                data,
+                folder / name,
+                settings,
+                seed=seed,
+                watch=told,
+                start=begun,
+            )
         )
     ensemble = Ensemble(tuple(members))
     ensemble.save(folder)
-    if not (folder / MERGING).exists():
+    if not is_tuned(folder, ensemble):
         tune(ensemble, data, folder, n_trials=n_trials, seed=seed)
     return ensemble
 
@@ -152,5 +167,5 @@ def tune(
 ) -> float:
     """Find how to merge on the validation part, and write it beside the networks; gives the score."""
     merging, score = tune_merging(maps_of(ensemble, data), n_trials=n_trials, seed=seed, progress=progress)
-    write_json(Path(folder) / MERGING, merging.to_dict())
+    write_merging(folder, merging, ensemble)
     return score

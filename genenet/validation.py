@@ -72,6 +72,11 @@ def true_distances(part: Part, z: slice, windows: WindowSettings, n_dims: int) -
     return np.where(labels == UNLABELLED, -1, np.stack(maps).reshape(shape)).astype(np.float32)
 
 
+def dims_of_distances(predictor: MeanPredictor) -> int:
+    """Spatial axes of the networks that give distances."""
+    return max(member.plan.n_dims for member in predictor.members if "distance" in member.gives)
+
+
 def _with_distances(
     predictor: MeanPredictor, part: Part, windows: WindowSettings
 ) -> Iterator[tuple[Box, Answer, np.ndarray | None]]:
@@ -80,7 +85,7 @@ def _with_distances(
         for box, answer in answer_part(predictor, part):
             yield box, answer, None
         return
-    n_dims = max(member.plan.n_dims for member in predictor.members)
+    n_dims = dims_of_distances(predictor)
     z, whole = slice(0, 0), np.empty((0, 0, 0), np.float32)
     for box, answer in answer_part(predictor, part):
         if (box[0].start, box[0].stop) != (z.start, z.stop):

@@ -140,14 +140,21 @@ class Study:
         training = settings.fitted(training)
         opened = Dataset.open(data)
         base = space.base
-        if (base.n_classes, base.n_channels) != (opened.n_classes, opened.n_channels):
+        if (max(base.n_classes, 2), base.n_channels) != (opened.n_classes, opened.n_channels):
             raise InputError(
                 f"the space is for {base.n_classes} classes and {plural(base.n_channels, 'channel')}, "
                 f"but {opened.name} has {opened.n_classes} and {opened.n_channels}"
             )
+        kinds = [head.kind for head in base.plan_layers().heads]
+        if kinds == ["distance"]:
+            raise InputError("a study ranks networks by classes, but those of this space give distances only")
+        if set(goals.OF_OBJECTS) & set(settings.objectives) and "distance" not in kinds:
+            raise InputError("to search for objects, networks must give distances; set `distance_weight` above 0")
+        if baseline is True and set(goals.OF_OBJECTS) & set(settings.objectives):
+            raise InputError("the original U-Net finds no objects to compare with; set `baseline=False`, or give one")
         if baseline is True:
             window = base.window_shape().output[-1]
-            baseline = UNet(base.n_classes, base.n_channels, padding="same", window_size=max(window, 16))
+            baseline = UNet(max(base.n_classes, 2), base.n_channels, padding="same", window_size=max(window, 16))
         content = {
             "study": 1,
             "data": resolve_data(data),

@@ -18,8 +18,10 @@ from genenet.folder import read_json, write_json, write_yaml
 from genenet.genes import EncoderDecoder, ResNetUNet
 from genenet.image_sets import expand_parts
 from genenet.instance_segmentation import (
+    Maps,
     _with_members,
     evaluate_instances,
+    is_tuned,
     maps_of,
     merge_slices,
     predict_maps,
@@ -32,6 +34,7 @@ from genenet.instances import Merging, merge
 from genenet.losses import DiceLoss
 from genenet.normalization import with_channels
 from genenet.prune_branches import prune_branches
+from genenet.prune_ensemble import prune_ensemble
 from genenet.prune_network import PruningSettings, prune_network
 from genenet.segment_instances import images_in, segment_folder, segment_instances
 from genenet.train_branches import blueprints, branch_settings, train_branches
@@ -177,7 +180,7 @@ def test_branches_know_what_they_give(branches, data):
     assert distance.scores.keys() == {"distance_mse"}
     header = (branches / "distance" / "history.csv").read_text().splitlines()[0]
     assert header == "step,seconds,loss,learning_rate,distance_mse"
-    assert read_merging(branches) == Merging.from_dict(read_json(branches / "merging.json"))
+    assert is_tuned(branches, Ensemble.open(branches)) and read_merging(branches) != Merging()
     assert distance.windows.distance_kind == "normalized"
     ensemble = Ensemble.open(branches)
     assert [member.gives for member in ensemble.members] == [("foreground",), ("distance",)]
@@ -279,6 +282,69 @@ def test_slices_are_merged_by_themselves_and_numbered_through():
     np.testing.assert_array_equal(found[0], merge(foreground[0], foreground[0]))
 
 
+def test_what_nobody_labelled_does_not_count():
+    _, objects = tissue((64, 96), 1)
+    foreground, half = (objects > 0).astype(np.float32)[None], objects.copy()
+    half[:, 48:] = 0
+    truth = (half > 0).astype(np.float32)
+    truth[:, 48:] = -1
+    maps = Maps("half", foreground, foreground, half[None].astype(np.int64), truth[None])
+    whole = Maps("whole", foreground[..., :48], foreground[..., :48], maps.objects[..., :48], maps.truth[..., :48])
+    assert maps.score(Merging()).pq >= whole.score(Merging()).pq - 0.1
+    everything = Maps("all", foreground, foreground, maps.objects, np.maximum(truth, 0)[None])
+    assert everything.score(Merging()).pq < maps.score(Merging()).pq - 0.2
+    assert maps.distance_mse == 0
+
+
+def test_slices_of_a_stack_have_objects_of_their_own(tmp_path):
+    _, objects = tissue((48, 64), 2)
+    stack = np.stack([objects] * 3)
+    np.save(tmp_path / "image.npy", np.zeros((3, 48, 64), np.uint8) + (stack > 0))
+    np.save(tmp_path / "labels.npy", stack)
+    classes = [{"value": 0, "name": "background"}, {"value": 1, "name": "nuclei", "also": "others"}]
+    content = {
+        "image": str(tmp_path / "image.npy"), "labels": str(tmp_path / "labels.npy"), "classes": classes,
+        "training": {"z": [0, 1]}, "validation": {"z": [1, 3]},
+    }  # fmt: skip
+    found = true_objects(gn.Dataset.open(content).validation[0])
+    assert not set(np.unique(found[0])) & set(np.unique(found[1])) - {0}
+    np.testing.assert_array_equal(found > 0, stack[1:] > 0)
+
+
+def test_distances_of_two_kinds_are_not_averaged(branches, two_heads, data, tmp_path):
+    distance = gn.Network.open(branches / "distance")
+    other = tmp_path / "other"
+    shutil.copytree(distance.folder, other)
+    entry = read_json(other / "network.json")
+    entry["details"]["training"]["windows"]["distance_kind"] = "truncated"
+    write_json(other / "network.json", entry)
+    with pytest.raises(InputError, match="distances of one kind only can be averaged"):
+        maps_of(Ensemble((two_heads, distance, gn.Network.open(other))), data)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda members, data, folder: prune_branches(members, data, folder, others={"validation": data}),
+            "must not be",
+        ),
+        (
+            lambda members, data, folder: PruningSettings("magnitude", compression_ratio=2, scope="layers"),
+            "`scope` must",
+        ),
+        (
+            lambda members, data, folder: prune_ensemble(members, data, folder, PruningSettings(keep={"a": 1})),
+            "gives distances only; prune such ensembles by `genenet instances prune`",
+        ),
+    ],
+)
+def test_prunings_that_cannot_be_are_refused_first(make, message, branches, data, tmp_path):
+    with pytest.raises(InputError, match=message):
+        make(Ensemble.open(branches), data, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+
+
 def test_an_image_becomes_objects_a_table_outlines_and_a_picture(two_heads, data, tmp_path):
     image = data.validation[0].image
     done = segment_instances(
@@ -302,7 +368,7 @@ def test_an_image_becomes_objects_a_table_outlines_and_a_picture(two_heads, data
     )
     maps = [each.astype(np.float16).astype(np.float32) for each in maps]  # as they lie on the disk meanwhile
     np.testing.assert_array_equal(labels, merge_slices(*maps, Merging())[0])
-    with pytest.raises(InputError, match="out.tif exists; choose another name"):
+    with pytest.raises(InputError, match="out.tif exists; remove it, choose another name"):
         segment_instances(Ensemble((two_heads,)), image, tmp_path / "out.tif")
 
 
@@ -313,19 +379,21 @@ def test_stopped_it_goes_on_with_the_maps_that_are_there(two_heads, data, tmp_pa
     )
     with pytest.raises(KeyboardInterrupt):
         segment_instances(ensemble, image, tmp_path / "out.npy")
-    assert not (tmp_path / "out.npy").exists() and (tmp_path / "out.maps" / "foreground.ome.zarr").exists()
+    assert not (tmp_path / "out.npy").exists() and (tmp_path / "out.npy.maps" / "foreground.ome.zarr").exists()
     monkeypatch.undo()
     asked = []
     with monkeypatch.context() as patch:
         patch.setattr(Ensemble, "segment", lambda *_, **__: asked.append(1))
         segment_instances(ensemble, image, tmp_path / "out.npy")
         assert not asked
-    assert not (tmp_path / "out.maps").exists() and np.load(tmp_path / "out.npy").max() > 3
-    # Maps of another image are not taken for these.
-    (tmp_path / "out.maps").mkdir()
-    write_json(tmp_path / "out.maps" / "made_by.json", {"networks": "others"})
-    segment_instances(ensemble, image, tmp_path / "out.npy", overwrite=True)
-    assert not (tmp_path / "out.maps").exists()
+    assert not (tmp_path / "out.npy.maps").exists() and np.load(tmp_path / "out.npy").max() > 3
+    # Maps of another image are not taken for these, and not thrown away without being asked.
+    (tmp_path / "out.npy.maps").mkdir()
+    write_json(tmp_path / "out.npy.maps" / "made_by.json", {"networks": "others"})
+    with pytest.raises(InputError, match="holds the maps of a stopped run with other networks, settings or another"):
+        segment_instances(ensemble, image, tmp_path / "out.npy", overwrite=True)
+    segment_instances(ensemble, image, tmp_path / "out.npy", overwrite=True, restart=True)
+    assert not (tmp_path / "out.npy.maps").exists()
 
 
 def test_a_folder_of_images_of_all_sizes(two_heads, data_file, tmp_path):
@@ -334,13 +402,21 @@ def test_a_folder_of_images_of_all_sizes(two_heads, data_file, tmp_path):
     done = segment_folder(Ensemble((two_heads,)), images[:3], tmp_path / "out", precision="float32")
     assert done.n_images == 3
     names = {f"{path.stem}{suffix}" for path in images[:3] for suffix in (".tif", ".geojson", ".png")}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"objects.csv", *names}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"objects.csv", "made_by.json", *names}
     table = pd.read_csv(tmp_path / "out" / "objects.csv")
     assert list(table.columns)[:2] == ["image", "object"] and len(table) == len(done.objects)
     before = (tmp_path / "out" / "kidney_4.tif").stat().st_mtime_ns
-    again = segment_folder(Ensemble((two_heads,)), images[:3], tmp_path / "out")
+    again = segment_folder(Ensemble((two_heads,)), images[:3], tmp_path / "out", precision="float32")
     assert (tmp_path / "out" / "kidney_4.tif").stat().st_mtime_ns == before
     assert len(again.objects) == len(done.objects)
+    with pytest.raises(InputError, match="kidney_4.tif was made by other networks or settings; choose another folder"):
+        segment_folder(Ensemble((two_heads,)), images[:1], tmp_path / "out", merging=Merging(threshold=0.4))
+    assert len(segment_folder(Ensemble((two_heads,)), images[:1], tmp_path / "out", overwrite=True).objects) > 3
+    with pytest.raises(InputError, match="there are no images to find objects in"):
+        segment_folder(Ensemble((two_heads,)), [], tmp_path / "none")
+    labels = data_file.parent / "labels"
+    with pytest.raises(InputError, match="kidney_4.tif is not of this program; choose another folder"):
+        segment_folder(Ensemble((two_heads,)), images[:1], labels)
     for where, message in (
         (data_file.parent / "images", "holds the images; choose another folder"),
         (tmp_path / "twice", "two images are called kidney_4"),
@@ -410,7 +486,7 @@ def test_the_best_of_each_kind_are_chosen(branches, two_heads, data, tmp_path):
     assert _with_members(weighed, [distance]).weights == (2.0, 1.0, 1.0)
     with pytest.raises(InputError, match="gives no distances, by which objects are told apart"):
         select_branches([semantic], data)
-    with pytest.raises(InputError, match="needs at least one network"):
+    with pytest.raises(InputError, match="none of the networks tells foreground from background"):
         select_branches([distance], data)
 
 
@@ -466,6 +542,19 @@ def test_a_search_after_objects(data_file, tmp_path):
         tmp_path / "study", space, data=str(data_file), n_trials=2, training=quick(), objectives=["aggregated_jaccard"],
         baseline=False,
     )  # fmt: skip
+    for base, objectives, message in (
+        (EncoderDecoder(2, 3), ["aggregated_jaccard"], "to search for objects, networks must give distances"),
+        (ResNetUNet(target="distance"), ["adjusted_rand"], "those of this space give distances only"),
+    ):
+        with pytest.raises(InputError, match=message):
+            search.Study.create(
+                tmp_path / "none", search.Space(base, {"log10_learning_rate": Range(-3, -2)}), data=str(data_file),
+                objectives=objectives, baseline=False,
+            )  # fmt: skip
+    with pytest.raises(InputError, match="the original U-Net finds no objects to compare with"):
+        search.Study.create(
+            tmp_path / "none", space, data=str(data_file), objectives=["aggregated_jaccard"], baseline=True
+        )
     study.run()
     board = study.leaderboard()
     assert len(board) == 2 and board["aggregated_jaccard"].is_monotonic_decreasing
@@ -511,6 +600,16 @@ def test_the_program_trains_segments_scores_and_prunes(data_file, tmp_path):
         "instances", "evaluate", tmp_path / "run", "--data", data_file, "--part", "test"
     )
     assert "is not the folder of networks" in refused("instances", "tune", images, "--data", data_file)
+    assert "which is read; choose another folder" in refused(
+        "instances", "prune", tmp_path / "run", tmp_path / "run", "--data", data_file, "--overwrite"
+    )
+    assert "--table names one file" in refused(
+        "segment", tmp_path / "run", images, tmp_path / "many", "--instances", "--table", tmp_path / "t.csv"
+    )
+    assert "would find objects in 6 images" in fine(
+        "segment", tmp_path / "run", images, tmp_path / "many", "--instances", "--dry-run"
+    )
+    assert not (tmp_path / "many").exists()
     assert "--other takes name=data.yaml" in refused(
         "instances", "prune", tmp_path / "run", tmp_path / "p", "--data", data_file, "--other", "again"
     )

@@ -64,15 +64,16 @@ def train(
     from genenet.train import Record
     from genenet.train_branches import blueprints, branch_settings, start_from_encoder, train_branches
 
-    asked: dict[str, Any] = {"steps": steps, "precision": precision}
-    usual = branch_settings(**{name: value for name, value in asked.items() if value is not None}).to_dict()
+    asked: dict[str, Any] = {"steps": steps, "precision": None if precision == "auto" else precision}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    usual = branch_settings(opened.n_channels).to_dict()
     own = (read_yaml(settings) or {}) if settings is not None else {}
     windows = {
         **usual["windows"],
-        **own.pop("windows", {}),
+        **(own.pop("windows", None) or {}),
         **({} if batch_size is None else {"batch_size": batch_size}),
     }
-    chosen = TrainingSettings.from_dict({**usual, **own, "windows": windows}, str(settings or "training"))
+    chosen = TrainingSettings.from_dict({**usual, **own, **asked, "windows": windows}, str(settings or "training"))
     nets = blueprints(opened, base=base, two_heads=two_heads)
     if dry_run:
         for name, net in nets.items():
@@ -114,6 +115,7 @@ def combine(
 
     if output.exists() and not overwrite:
         raise InputError(f"{output} exists; choose another folder, or ask to overwrite it (--overwrite)")
+    _refuse_to_replace(output, networks)
     opened, candidates = Dataset.open(data), [Network.open(folder) for folder in networks]
     import_keras()
     from genenet.instance_segmentation import select_branches
@@ -184,8 +186,6 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Halve the weights of all branches again and again, train, and score the objects each time."""
-    import dataclasses
-
     from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.folder import remove
@@ -199,12 +199,12 @@ def prune(
     others = dict(entry.partition("=")[::2] for entry in other or [])
     if wrong := [name for name, path in others.items() if not path]:
         raise InputError(f"--other takes name=data.yaml, but got {wrong[0]!r}")
+    _refuse_to_replace(output, [networks, *(member.folder for member in members.members)])
     if overwrite:
         remove(output)
     training = None
     if retrain_steps:
-        usual = branch_settings(steps=retrain_steps, validate_every=retrain_steps, checkpoint_every=retrain_steps)
-        training = dataclasses.replace(usual, windows=members.members[0].windows)
+        training = branch_settings(steps=retrain_steps, validate_every=retrain_steps)
     with progress("scoring") as shown:
         found = prune_branches(
             members,
@@ -237,6 +237,15 @@ def _open(networks: Path) -> "Ensemble":
         raise InputError(f"{networks} is not the folder of networks")
     check_branches(members)
     return members
+
+
+def _refuse_to_replace(output: Path, networks: list[Path]) -> None:
+    """Refuse an output that is what is read, or holds it."""
+    from genenet.errors import InputError
+
+    for folder in networks:
+        if output.resolve() in (folder.resolve(), *folder.resolve().parents):
+            raise InputError(f"{output} holds {folder}, which is read; choose another folder")
 
 
 def _say_scores(

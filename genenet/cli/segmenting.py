@@ -162,8 +162,13 @@ def segment(
         machines["jobs"] = _slurm_jobs(profile, site, output)
     how: dict[str, Any] = {"precision": precision, "engine": engine, "look": look, "overwrite": overwrite}
     if instances:
+        beside = (probabilities, "probabilities"), (entropy, "entropy"), (disagreement, "disagreement")
+        for path, name in (*beside, (margin, "margin"), (distances, "distances")):
+            if path is not None:
+                raise InputError(f"--{name} is a map beside classes; with --instances objects are written")
         more = {"table": csv, "outlines": outlines, "overlay": overlay}
-        _find_objects(members, what, image, output, more, how, {**limits, **machines}, as_json=as_json)
+        limits |= {**machines, "restart": restart}
+        _find_objects(members, what, image, output, more, how, limits, dry_run=dry_run, as_json=as_json)
         return
     if wrong := [option for option, path in (("table", csv), ("outlines", outlines), ("overlay", overlay)) if path]:
         raise InputError(f"--{wrong[0]} is about objects; ask for them by --instances")
@@ -211,21 +216,39 @@ def _find_objects(
     how: dict[str, Any],
     limits: dict[str, Any],
     *,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Number the objects of an image, or of all images in a folder where the output has no suffix."""
+    from genenet.errors import InputError
     from genenet.folder import split_suffix
     from genenet.formats import place
-    from genenet.instance_segmentation import read_merging
-    from genenet.segment_instances import images_in, segment_folder, segment_instances
+    from genenet.instance_segmentation import check_branches, read_merging
+    from genenet.segment_instances import check_outputs, images_in, segment_folder, segment_instances
 
-    merging, is_folder = read_merging(what), Path(image).is_dir() and split_suffix(output.name)[1] not in place.FORMATS
+    check_branches(members)
+    is_folder = Path(image).is_dir() and split_suffix(output.name)[1] not in place.FORMATS
+    is_folder = is_folder and place.find(image).format == "slices"
+    merging, written = read_merging(what), [output, *(path for path in more.values() if path is not None)]
+    if is_folder and (wrong := [name for name, path in more.items() if path is not None]):
+        raise InputError(f"--{wrong[0]} names one file, but {image} is a folder, of which all images get all of these")
+    if is_folder and limits["cluster"] is not None:
+        raise InputError("--cluster spreads one large image; a folder of images is worked on here, one after the other")
+    if dry_run:
+        images = images_in(Path(image)) if is_folder else [image]
+        if not is_folder:
+            check_outputs(written, overwrite=how["overwrite"])
+        say(f"would find objects in {plural(len(images), 'image')} and write {', '.join(map(str, written))}")
+        return
     with progress("segmenting", unit="" if is_folder else "pixel") as shown:
         if is_folder:
-            done = segment_folder(members, images_in(Path(image)), output, merging=merging, progress=shown, **how)
+            memory = limits["memory_bytes"]
+            done = segment_folder(
+                members, images_in(Path(image)), output, merging=merging, memory_bytes=memory, progress=shown, **how
+            )
         else:
             done = segment_instances(members, image, output, merging=merging, progress=shown, **more, **how, **limits)
-    files = [str(path) for path in (output, *more.values()) if path is not None]
+    files = list(map(str, written))
     if as_json:
         say_json({"objects": len(done.objects), "images": done.n_images, "seconds": done.seconds, "written": files})
         return

@@ -124,6 +124,8 @@ def learn(
     """
     if not 1 <= error_weight <= 255:
         raise InputError(f"the weight of errors is 1 to 255, but got {error_weight}")
+    if alone := [member for member in ensemble.members if not member.gives_classes]:
+        raise InputError(f"{alone[0].folder} gives distances only, which corrections of classes do not teach")
     started, folder = time.monotonic(), Path(folder)
     over = rounds(folder)
     place = folder / f"{len(over) + 1:02d}"
