@@ -1,6 +1,8 @@
 """What tests share: real data where there is some, a tiny annotated volume, a tiny network."""
 
+import gc
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,12 @@ def quick():
 
     windows = WindowSettings(batch_size=2, augmentation=Augmentation.off())
     return TrainingSettings(steps=6, validate_every=3, checkpoint_every=2, precision="float32", windows=windows)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_old_graphs():
+    """Let go of what Keras traced, file by file: a process that runs all tests would end up with many gigabytes."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
+        gc.collect()
