@@ -5,7 +5,6 @@ gives both (Mahbod et al. 2022, section 2). How they are merged stands beside th
 """
 
 import dataclasses
-import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,8 +22,6 @@ from genenet.instances import Merging, merge
 from genenet.label_table import UNLABELLED
 from genenet.network import Network
 from genenet.validation import dims_of_distances, true_distances
-
-logger = logging.getLogger("genenet")
 
 MERGING = "merging.json"
 TUNED_FOR = "networks"

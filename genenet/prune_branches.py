@@ -1,7 +1,6 @@
 """Prune the branches of an instance segmentation, and score the objects (Mahbod et al. 2022, figure 2)."""
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +21,6 @@ from pruning.magnitude import ratios
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-logger = logging.getLogger("genenet")
 
 CURVE = "curve.csv"
 

@@ -303,8 +303,8 @@ def _structured(core: PrunablePart, batches: Any, settings: PruningSettings) -> 
 def _magnitude(core: PrunablePart, batches: Any, settings: PruningSettings) -> keras.Model:
     """Zeros for the smallest weights, those that are there already among them."""
     model = pruning.masked(core.model, {})
-    kept, scope = 1 / (settings.compression_ratio or 1.0), "layer" if settings.scope == "layer" else "network"
-    pruning.apply_masks(model, pruning.magnitude_masks(model, kept, scope=scope, before=nonzero(model)))
+    kept = 1 / (settings.compression_ratio or 1.0)
+    pruning.apply_masks(model, pruning.magnitude_masks(model, kept, scope=settings.scope, before=nonzero(model)))
     return model
 
 
@@ -312,7 +312,12 @@ _PRUNERS = {"loss": _by_loss, "structured": _structured, "magnitude": _magnitude
 
 
 def compare(networks: Mapping[str, Network], data: Dataset) -> pruning.Report:
-    """Networks side by side: sizes, work and time of one training window, validation scores."""
+    """Networks side by side: sizes, work and time of one training window, validation scores.
+
+    Args:
+        networks: The one before, and what was made of it on these data.
+        data: What they are compared on.
+    """
     first, *_ = networks.values()
     shape = (*first.blueprint.window_shape().input, first.blueprint.n_channels)
     models = {name: network.load("float32") for name, network in networks.items()}
@@ -322,9 +327,9 @@ def compare(networks: Mapping[str, Network], data: Dataset) -> pruning.Report:
         shape,
         predict={name: model.predict_on_batch for name, model in models.items()},
         batch=batch,
-        # What was pruned here was validated here.
+        # The others were validated here when they were pruned.
         scores={
-            name: worth(network.scores) if "pruned" in network.details else _worth(network, data)
+            name: _worth(network, data) if network is first else worth(network.scores)
             for name, network in networks.items()
         },
     )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import logging
 import math
 import os
 import time
@@ -30,8 +29,6 @@ from genenet.overlay import draw_outlines
 from genenet.segment import check_channels
 from genenet.views import STRAIGHT, Look
 from genenet.volume import Volume, create_volume, open_volume
-
-logger = logging.getLogger("genenet")
 
 # Images of a folder that have more pixels are worked on block by block.
 MOST_PIXELS = 2**26
@@ -204,7 +201,8 @@ def segment_folder(
         volume = open_volume(path)
         drawn, shown = paths["outlines"] if outlines else None, paths["overlay"] if overlay else None
         wanted = [each for each in (paths["labels"], drawn, shown) if each is not None]
-        if done.get(path.stem) == [path.name, *_version(volume)] and all(each.exists() for each in wanted):
+        version = [path.name, *_version(volume)]
+        if done.get(path.stem) == version and all(each.exists() for each in wanted):
             found = measure_objects(open_volume(paths["labels"]), volume)
         elif volume.shape[0] * volume.shape[1] * volume.shape[2] > MOST_PIXELS:
             found = segment_instances(
@@ -215,7 +213,7 @@ def segment_folder(
             predictor = predictor or _load(ensemble, volume, look, engine, precision)
             found = _do_in_memory(predictor, volume, paths["labels"], merging or Merging(), memory_bytes)
             _write_more(volume, open_volume(paths["labels"]), found, None, drawn, shown)
-        done[path.stem] = [path.name, *_version(volume)]
+        done[path.stem] = version
         write_json(output / MADE_BY, {**made_by, "images": done})
         tables.append(found.assign(image=path.name))
         if progress is not None:

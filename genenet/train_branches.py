@@ -62,14 +62,23 @@ def blueprints(
     """
     if data.classes[0].value != 0:
         raise InputError(f"{data.name}: the first class must be the background, 0, but is {data.classes[0].name!r}")
-    n_classes = 1 if data.n_classes == 2 else data.n_classes
     if base is None:
-        base = ResNetUNet(n_classes=n_classes, n_channels=data.n_channels, **values)
+        base = resnet_unet(data, **values)
     if two_heads:
         return {"both": _changed(base, distance_weight=DISTANCE_WEIGHT)}
     if "target" not in base.vocabulary:
         raise InputError(f"{base.kind} cannot give distances alone; ask for two heads, or take ResNetUNet")
     return {name: _changed(base, target=target) for name, target in BRANCHES.items()}
+
+
+def resnet_unet(data: Dataset, **values: Any) -> ResNetUNet:
+    """A network for the classes and channels of data: one output where there is one class beside the background.
+
+    Args:
+        data: What it is to learn.
+        **values: Of `ResNetUNet`: `depth`, `window_size`, ...
+    """
+    return ResNetUNet(1 if data.n_classes == 2 else data.n_classes, data.n_channels, **values)
 
 
 def _changed(base: NetworkRoot, **values: Any) -> NetworkRoot:

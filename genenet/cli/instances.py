@@ -12,7 +12,6 @@ from genenet.wording import plural
 
 if TYPE_CHECKING:
     from genenet.ensemble import Ensemble
-    from genenet.instance_metrics import InstanceScores
 
 app = typer.Typer(
     help="Objects one by one, nuclei for instance: train, tune how maps are merged, score, prune.", no_args_is_help=True
@@ -53,17 +52,15 @@ def train(
     from genenet.dataset import Dataset
     from genenet.device import import_keras
     from genenet.folder import read_yaml, remove
-    from genenet.genes import ResNetUNet
     from genenet.settings import TrainingSettings
 
     opened = Dataset.open(data)
-    n_classes = 1 if opened.n_classes == 2 else opened.n_classes
-    base = ResNetUNet(n_classes=n_classes, n_channels=opened.n_channels, depth=depth)
-    set_all(base, set_values or [])
     import_keras()
     from genenet.train import Record
-    from genenet.train_branches import blueprints, branch_settings, start_from_encoder, train_branches
+    from genenet.train_branches import blueprints, branch_settings, resnet_unet, start_from_encoder, train_branches
 
+    base = resnet_unet(opened, depth=depth)
+    set_all(base, set_values or [])
     asked: dict[str, Any] = {"steps": steps, "precision": None if precision == "auto" else precision}
     asked = {name: value for name, value in asked.items() if value is not None}
     usual = branch_settings(opened.n_channels).to_dict()
@@ -250,15 +247,14 @@ def _refuse_to_replace(output: Path, networks: list[Path]) -> None:
 
 def _say_scores(
     members: "Ensemble", data: Any, folder: Path, part: str, precision: str, *, as_json: bool = False
-) -> "InstanceScores":
+) -> None:
     from genenet.instance_segmentation import evaluate_instances, read_merging
 
     mean, rows = evaluate_instances(members, data, part, merging=read_merging(folder), precision=precision)
     lines = rows.to_dict("records")
     if as_json:
         say_json({"mean": vars(mean), "images": lines})
-        return mean
+        return
     shown = [{"image": row["image"], **{SHOWN[name]: row[name] for name in SHOWN}} for row in lines]
     shown.append({"image": "mean", **{SHOWN[name]: getattr(mean, name) for name in SHOWN}})
     say(table(shown, {"image": "", **dict.fromkeys(SHOWN.values(), ".4f")}))
-    return mean
