@@ -1,24 +1,18 @@
-"""Correction: which order of work needs least, three rounds of learning, and what the panel costs.
+"""Correction: which order of work needs least, and three rounds of learning.
 
     python -m benchmarks.correction orders FOLDER
     python -m benchmarks.correction rounds FOLDER
-    python -m benchmarks.correction panel
 
 On the `vnc` data; two networks (16 features, three scales, 500 steps) learn from slices 0 to 4 and are validated on 12
 and 13; a corrector who knows the labels works on slices 5 to 11, which no network has seen. `orders`: the score against
 the area looked at and against the time by the default model of a person, doubtful regions first, at random, in order;
 FOLDER gets the pictures. `rounds`: in each of three rounds 5 % of the area is corrected and the members are trained
-further, for each order. `panel`: a mouse move of a stroke in napari with the panel on a 250x2000x2000 OME-Zarr over the
-same in napari alone on an array in memory; needs a display (`xvfb-run python -m benchmarks.correction panel`). Run
-again, `orders` and `rounds` continue. Ends with JSON lines.
+further, for each order. Run again, both continue. Ends with JSON lines.
 """
 
 import dataclasses
 import json
-import statistics
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -142,125 +136,8 @@ def in_rounds(folder: Path) -> None:
             ensemble = gn.Ensemble.open(done.folder / "ensemble")
 
 
-def panel() -> None:
-    """What the panel costs while painting."""
-    import napari
-    from qtpy.QtCore import QEvent, QPointF, Qt
-    from qtpy.QtGui import QMouseEvent
-    from qtpy.QtWidgets import QApplication
-
-    from genenet.memory import peak_bytes
-    from genenet.napari.panel import CorrectionPanel
-
-    shape = (250, 2000, 2000)
-
-    def strokes(viewer: Any, layer: Any) -> list[float]:
-        """Seconds per mouse move."""
-        layer.mode, layer.brush_size, layer.selected_label = "paint", 40, 3
-        viewer.layers.selection.active = layer
-        camera = getattr(viewer, "scene", viewer).camera
-        camera.center, camera.zoom = (0, 1000, 1000), 1.0
-        for _ in range(50):  # the window needs a while
-            QApplication.processEvents()
-            time.sleep(0.02)
-        canvas = viewer.window._qt_viewer.canvas.native
-        spent = []
-
-        def send(kind: Any, x: float, y: float, button: Any, held: Any) -> None:
-            at = QPointF(x, y)
-            event = QMouseEvent(
-                kind, at, canvas.mapToGlobal(at.toPoint()).toPointF(), button, held, Qt.KeyboardModifier.NoModifier
-            )
-            QApplication.sendEvent(canvas, event)
-            QApplication.processEvents()
-
-        left, none = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
-        for number in range(6):
-            y = 100 + 50 * number
-            send(QEvent.Type.MouseMove, 100, y, none, none)
-            started = time.perf_counter()
-            send(QEvent.Type.MouseButtonPress, 100, y, left, left)
-            for x in range(100, 400, 6):
-                send(QEvent.Type.MouseMove, x, y, none, left)
-            send(QEvent.Type.MouseButtonRelease, 400, y, left, none)
-            spent.append((time.perf_counter() - started) / 52)
-            QApplication.processEvents()
-        return spent[1:]
-
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        rng = np.random.default_rng(0)
-        plane = (rng.random((2000, 2000)) < 0.5).astype(np.uint8) + 1
-        for kind, dtype in (("cells", np.uint8), ("image", np.uint8), ("doubt", np.uint8)):
-            with gn.create_volume(place / f"{kind}.ome.zarr", shape, dtype) as out:
-                for z in range(0, 250, 8):
-                    end = min(z + 8, 250)
-                    out.write(
-                        (slice(z, end), slice(0, 2000), slice(0, 2000)),
-                        np.roll(plane, 37 * z, 0)[None].repeat(end - z, 0),
-                    )
-        kept = Corrections.create(
-            place / "c", **{key: place / f"{name}.ome.zarr" for key, name in
-                            (("segmentation", "cells"), ("image", "image"), ("doubt", "doubt"))}
-        )  # fmt: skip
-        before = peak_bytes()
-        viewer = napari.Viewer(show=True)
-        viewer.window._qt_window.resize(1300, 850)
-        side = CorrectionPanel(viewer)
-        viewer.window.add_dock_widget(side, area="right")
-        side.begin(kept, "anna")
-        assert side.link is not None
-        while side.link.regions is None:
-            QApplication.processEvents()
-            time.sleep(0.01)
-        for z in range(0, 250, 5):  # look through the volume
-            viewer.dims.set_current_step(0, z)
-            QApplication.processEvents()
-        mine = strokes(viewer, side.link.labels)
-        side_slice = side.link.session.slice
-        started = time.perf_counter()
-        side.link.regions.next()
-        choose_s = time.perf_counter() - started
-        next_s = []
-        for _ in range(5):  # a person looks at each for a while
-            started = time.perf_counter()
-            side.link.next_region()
-            answered = time.perf_counter()
-            QApplication.processEvents()
-            next_s.append((answered - started, time.perf_counter() - started))
-            time.sleep(1)
-            side.link.finish_region()
-        peak = peak_bytes() - before
-        side.end()
-        viewer.close()
-        alone = napari.Viewer(show=True)
-        alone.window._qt_window.resize(1300, 850)
-        alone.add_image(np.broadcast_to(plane, shape))
-        layer = alone.add_labels(np.repeat(plane[None], shape[0], 0))
-        alone.dims.set_current_step(0, side_slice)
-        theirs = strokes(alone, layer)
-        own_s = []
-        for z in (40, 80, 120, 160, 200):
-            started = time.perf_counter()
-            alone.dims.set_current_step(0, z)
-            QApplication.processEvents()
-            own_s.append(time.perf_counter() - started)
-        changed = [sum(event.fields["voxels"] for event in kept.events("anna") if event.kind == "stroke"),
-                   int((np.asarray(layer.data[side_slice]) == 3).sum())]  # fmt: skip
-        alone.close()
-    ratio = statistics.median(mine) / statistics.median(theirs)
-    answered, drawn = ([round(value, 3) for value in times] for times in zip(*next_s, strict=True))
-    say(ratio="move_with_panel_over_napari_alone", value=round(ratio, 3), target=1.1, voxels_painted=changed,
-        ms=[round(1000 * statistics.median(spent), 2) for spent in (mine, theirs)],
-        napari=napari.__version__)  # fmt: skip
-    say(figure="next_region", target_s=0.2, choose_s=round(choose_s, 4), answered_s=answered, drawn_s=drawn,
-        slice_in_napari_alone_s=[round(value, 3) for value in own_s], more_gib=round(peak / 2**30, 2))  # fmt: skip
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] == ["panel"]:
-        panel()
-    elif len(sys.argv) == 3 and sys.argv[1] in ("orders", "rounds"):
+    if len(sys.argv) == 3 and sys.argv[1] in ("orders", "rounds"):
         target = Path(sys.argv[2])
         target.mkdir(parents=True, exist_ok=True)
         {"orders": orders, "rounds": in_rounds}[sys.argv[1]](target)
