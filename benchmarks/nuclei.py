@@ -1,18 +1,23 @@
-"""The experiment of Mahbod et al. 2022 on MoNuSeg and TNBC: two branches, pruned by halves, in two ways.
+"""The experiment of Mahbod et al. 2022 on MoNuSeg and TNBC: two branches, pruned in several ways, and two heads.
 
-    python -m benchmarks.nuclei [FOLDER] [STEPS] [RETRAIN]
+    python -m benchmarks.nuclei FOLDER [halves] [channels] [heads] [STEPS=2000] [RETRAIN=400]
 
 Train on the bladder, breast, colon, liver and prostate images of `monuseg`, validate on kidney and stomach, and score
 on the patients 02 to 06 of `tnbc` too. Two ResNet-34 U-Nets of half the width (32 features in the stem), windows of
-256x256, four to a step, from scratch. STEPS (2,000) each, then halvings with RETRAIN (80) steps after each, at the
-first learning rate: layer-wise to 128, network-wide to 512. Run again, it continues. Writes tables, and pictures over
-the compression ratio; figures of a run stand in docs/RESULTS.md.
+256x256, four to a step, from scratch, STEPS each. `halves`: single weights halved, with RETRAIN steps after each, at
+the first learning rate: layer-wise to 128, network-wide to 512. `channels`: half and a quarter of the multiply-adds
+left, by loss (to first order, ten channels at once) and by l1 norm, with as much training; with the time that an image
+of 1000x1000 takes, for the dense pair and the one of 16 times fewer weights too. `heads`: one network with two heads,
+STEPS and twice as many, against the two. All if none is named. Run again, it continues. Writes tables, and
+pictures over the compression ratio; figures of a run stand in docs/RESULTS.md.
 """
 
 import json
 import logging
 import os
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +26,14 @@ from genenet.errors import InputError
 
 import_keras()
 
+import pandas as pd  # noqa: E402
+
 import genenet as gn  # noqa: E402
+import pruning  # noqa: E402
 from genenet.dataset import Dataset  # noqa: E402
-from genenet.instance_segmentation import read_merging  # noqa: E402
-from genenet.prune_branches import draw_curves, prune_branches  # noqa: E402
+from genenet.instance_segmentation import predict_maps, read_merging  # noqa: E402
+from genenet.prune_branches import draw_curves, prune_branches, score_branches  # noqa: E402
+from genenet.prune_network import PruningSettings  # noqa: E402
 from genenet.segment_instances import segment_folder  # noqa: E402
 from genenet.train_branches import blueprints, branch_settings, train_branches  # noqa: E402
 
@@ -64,48 +73,124 @@ def load() -> tuple[Path, Dataset, Dataset]:
     return folder, Dataset.open(monuseg), Dataset.open(tnbc)
 
 
-def main(folder: Path, n_steps: int, n_retrain: int) -> None:
-    """Train, prune, score."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    place, monuseg, tnbc = load()
+class Experiment:
+    """The data, and the two branches that all parts begin with.
 
-    def watch(name: str, step: int, seconds: float, record: Any) -> None:
-        if record is not None:
-            logging.info("%s, step %d: %s, loss %.4f, %.0f s", name, step, record.summary, record.loss, seconds)
+    Args:
+        folder: Of everything.
+        n_steps: Of the first training.
+        n_retrain: After every round of pruning.
+    """
 
-    settings = branch_settings(steps=n_steps, validate_every=500, checkpoint_every=250)
-    nets = blueprints(monuseg, depth=34, n_features=32, window_size=256)
-    dense = train_branches(nets, monuseg, folder / "dense", settings, watch=watch)
-    merging = read_merging(folder / "dense")
-    again = branch_settings(steps=n_retrain, validate_every=n_retrain, checkpoint_every=n_retrain)
-    curves = {}
-    for scope, most in MOST.items():
-        curves[scope] = prune_branches(
-            dense,
-            monuseg,
-            folder / scope,
-            compression_ratio=most,
-            scope=scope,
-            training=again,
-            merging=merging,
-            learning_rate=RATE,
-            others={"TNBC": tnbc},
-            progress=lambda done, total: logging.info("scored %d of %d", done, total),
+    def __init__(self, folder: Path, n_steps: int, n_retrain: int) -> None:
+        self.folder, self.n_steps = folder, n_steps
+        self.place, self.monuseg, self.tnbc = load()
+        self.again = branch_settings(steps=n_retrain, validate_every=n_retrain, checkpoint_every=n_retrain)
+        self.dense = self.train("dense", n_steps)
+        self.merging = read_merging(folder / "dense")
+
+    def train(self, name: str, n_steps: int, *, two_heads: bool = False) -> gn.Ensemble:
+        """Train branches or a network with two heads into a folder."""
+
+        def watch(branch: str, step: int, seconds: float, record: Any) -> None:
+            if record is not None:
+                logging.info("%s, step %d: %s, %.0f s", branch, step, record.summary, seconds)
+
+        nets = blueprints(self.monuseg, depth=34, n_features=32, window_size=256, two_heads=two_heads)
+        settings = branch_settings(steps=n_steps, validate_every=500, checkpoint_every=250)
+        return train_branches(nets, self.monuseg, self.folder / name, settings, watch=watch)
+
+    def prune(self, name: str, settings: PruningSettings, **options: Any) -> pd.DataFrame:
+        """Prune the dense branches into a folder."""
+        found = prune_branches(
+            self.dense,
+            self.monuseg,
+            self.folder / name,
+            settings,
+            self.again,
+            merging=self.merging,
+            others={"TNBC": self.tnbc},
+            progress=lambda done, total: logging.info("%s: scored %d of %d", name, done, total),
+            **options,
         )
-        print(f"\n{scope}\n{curves[scope].round(4).to_string(index=False)}")
-        draw_curves(curves, folder / "curves.png")
-    images = [place / name for name in SHOWN]
-    for name, where in (("dense", "dense"), ("cr8", "layer/cr8"), ("cr64", "layer/cr64")):
-        segment_folder(gn.Ensemble.open(folder / where), images, folder / "pictures" / name, merging=merging)
-    for scope, curve in curves.items():
-        for row in curve[curve["data"] == "validation"].to_dict("records"):
-            ratio, speedup = row["compression_ratio"], row["theoretical_speedup"]
-            print(json.dumps({"benchmark": "nuclei", "scope": scope, "cr": ratio, "speedup": round(speedup, 2)}))
+        print(f"\n{name}\n{found.round(4).to_string(index=False)}", flush=True)
+        return found
+
+    def halves(self) -> None:
+        """Figures 2 and 3, and table 1."""
+        curves = {}
+        for scope, most in MOST.items():
+            settings = PruningSettings("magnitude", compression_ratio=most, scope=scope, learning_rate=RATE)
+            curves[scope] = self.prune(scope, settings)
+            draw_curves(curves, self.folder / "curves.png")
+        images = [self.place / name for name in SHOWN]
+        for name, where in (("dense", "dense"), ("cr8", "layer/cr8"), ("cr64", "layer/cr64")):
+            members = gn.Ensemble.open(self.folder / where)
+            segment_folder(members, images, self.folder / "pictures" / name, merging=self.merging)
+        for scope, curve in curves.items():
+            for row in curve[curve["data"] == "validation"].to_dict("records"):
+                say(scope=scope, cr=row["compression_ratio"], speedup=round(row["theoretical_speedup"], 2),
+                    measured=round(row["measured_speedup"], 2))  # fmt: skip
+
+    def channels(self) -> None:
+        """What gets really faster."""
+        target = pruning.Target(multiply_adds=0.25)
+        pairs = {"dense": self.dense}
+        for name, settings in {
+            "loss": PruningSettings("loss", target, search="first_order", at_once=10, learning_rate=RATE),
+            "norm": PruningSettings("structured", target, learning_rate=RATE),
+        }.items():
+            self.prune(name, settings, rounds=2)
+            pairs.update({f"{name}{n}": gn.Ensemble.open(self.folder / name / f"round{n}") for n in (1, 2)})
+        zeros = self.folder / "layer" / "cr16"
+        if zeros.exists():
+            pairs["zeros"] = gn.Ensemble.open(zeros)
+        volume = gn.open_volume(self.place / SHOWN[0])
+        for engine in ("keras", "openvino"):
+            for precision in ("float32", "bfloat16"):
+                ways = {name: pair.predictor_by([(engine, precision)] * 2) for name, pair in pairs.items()}
+                spent: dict[str, list[float]] = {name: [] for name in ways}
+                for _ in range(5):
+                    for name, way in ways.items():
+                        started = time.perf_counter()
+                        predict_maps(way, volume.shape[:3], volume.read_mirrored)
+                        spent[name].append(time.perf_counter() - started)
+                for name, times in spent.items():
+                    ratio = statistics.median(a / b for a, b in zip(spent["dense"][1:], times[1:], strict=True))
+                    say(ratio=f"dense_over_{name}.{engine}.{precision}", value=round(ratio, 2),
+                        s_per_image=round(statistics.median(times[1:]), 3))  # fmt: skip
+
+    def heads(self) -> None:
+        """One network with two heads, against two networks."""
+        ways = {"dense": self.dense}
+        for times in (1, 2):
+            ways[f"heads{times}"] = self.train(f"heads{times}", times * self.n_steps, two_heads=True)
+        for name, members in ways.items():
+            merging = read_merging(self.folder / name)
+            for where, data in {"validation": self.monuseg, "TNBC": self.tnbc}.items():
+                found = score_branches(members, data, merging)
+                say(way=name, data=where, **{key: round(value, 4) for key, value in found.items()})
+
+
+def say(**entry: Any) -> None:
+    """A JSON line."""
+    print(json.dumps({"benchmark": "nuclei", **entry}), flush=True)
+
+
+PARTS = ("halves", "channels", "heads")
+
+
+def main(words: list[str]) -> None:
+    """Do the parts that are named."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    counts = [int(word) for word in words if word.isdigit()]
+    folders = [word for word in words if not word.isdigit() and word not in PARTS]
+    if len(folders) != 1 or len(counts) > 2:
+        sys.exit(__doc__)
+    experiment = Experiment(Path(folders[0]), *counts, *(2000, 400)[len(counts) :])
+    for part in [word for word in words if word in PARTS] or PARTS:
+        getattr(experiment, part)()
 
 
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1] if len(sys.argv) > 1 else "runs/nuclei"),
-        int(sys.argv[2]) if len(sys.argv) > 2 else 2000,
-        int(sys.argv[3]) if len(sys.argv) > 3 else 80,
-    )
+    main(sys.argv[1:])

@@ -7,6 +7,7 @@ import genenet as gn
 from genenet.instance_segmentation import evaluate_instances, read_merging
 from genenet.phantom_tissue import write_tissue
 from genenet.prune_branches import prune_branches
+from genenet.prune_network import PruningSettings
 from genenet.segment_instances import images_in, segment_folder
 from genenet.train_branches import blueprints, branch_settings, train_branches
 
@@ -29,7 +30,6 @@ print(f"{len(done.objects)} nuclei in {done.n_images} images, in {done.output}")
 
 # Half of the weights, each layer alike, with some training afterwards; `compression_ratio=16` would halve four times.
 again = branch_settings(steps=30, validate_every=30)
-curve = prune_branches(
-    branches, data, folder / "pruned", compression_ratio=2, scope="layer", training=again, merging=merging
-)
+halved = PruningSettings("magnitude", compression_ratio=2, scope="layer")
+curve = prune_branches(branches, data, folder / "pruned", halved, again, merging=merging)
 print(curve[["compression_ratio", "theoretical_speedup", "aggregated_jaccard", "pq"]].round(3).to_string(index=False))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What the picture measures in: a convolution's box, in inches, and the room around it.
 BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW, RISE = 0.5, 0.34, 0.72, 1.0, 0.4
+BESIDE = 0.5  # how many rows lower a head lies that helps training only
 LINE = 0.135
 LETTER = 0.085  # of the title
 # One colour per level of nesting, from the outermost in; colour-blind readers tell them apart by their lightness.
@@ -97,13 +98,21 @@ def place(net: "NetworkRoot", plan: Plan) -> dict[str, Box]:
         if starts and layer.gene not in columns:
             columns[layer.gene] = before + 1
         depth[name] = max(before, columns.get(layer.gene, 0))
-    for path in [*plan.chain, *heads]:
+    scales = {path: plan.layers[plan.outputs[path]].grid[-1][0] for path in [*plan.chain, *heads]}
+    second = _second(plan)
+    auxiliary = {plan.layers[head.scores].gene for head in plan.heads if head.auxiliary}
+    auxiliary = {path for path in auxiliary if "/" in path}
+    n_rows = 1 + max(_log2(scale) + _lane(path) for path, scale in scales.items())
+    for path, scale in scales.items():
         layer = plan.layers[plan.outputs[path]]
-        scale = plan.layers[plan.outputs[path]].grid[-1][0]
-        lane = _lane(net, path)
-        is_head = path in heads
-        y = 0.0 if is_head and "/" not in path else -ROW * (_log2(scale) + lane)
-        boxes[path] = Box(path, COLUMN * columns[path], y, layer.n_channels, sizes[layer.name], is_head)
+        row: float = _log2(scale) + _lane(path) + (n_rows if second and path.startswith(second) else 0)
+        if path in auxiliary:
+            row = BESIDE - boxes[_origin(plan, plan.outputs[path], boxes, path).path].y / ROW
+        elif path in ("distance", "distance/head"):
+            row = row if second else 1.0  # below the head for classes
+        elif path in heads:
+            row = 0.0
+        boxes[path] = Box(path, COLUMN * columns[path], -ROW * row, layer.n_channels, sizes[layer.name], path in heads)
     return boxes
 
 
@@ -111,7 +120,13 @@ def _head_paths(plan: Plan) -> set[str]:
     return {plan.layers[head.scores].gene for head in plan.heads}
 
 
-def _lane(net: "NetworkRoot", path: str) -> int:
+def _second(plan: Plan) -> str:
+    """Where in the tree a second decoder or network hangs, which is drawn below the first; empty if there is none."""
+    place = "distance/"
+    return place if any(path.startswith(place) for path in plan.chain) else ""
+
+
+def _lane(path: str) -> int:
     """Parallel branches are drawn below each other."""
     part = next((part for part in path.split("/") if part.startswith("branch")), "")
     return int(part.removeprefix("branch")) if part else 0
@@ -152,7 +167,7 @@ def _draw_nests(axes: "Axes", net: "NetworkRoot", boxes: dict[str, Box]) -> None
         inside = [box for path, box in boxes.items() if gene.path and path.startswith(f"{gene.path}/")]
         if not inside:
             continue
-        room = 0.26 if gene.depth == 1 else 0.13
+        room = 0.13 * max(path.removeprefix(gene.path).count("/") for path in boxes if path.startswith(f"{gene.path}/"))
         left, right = min(b.x for b in inside) - BOX_WIDTH / 2 - room / 2, max(b.x for b in inside) + BOX_WIDTH / 2
         low, high = min(b.y for b in inside) - BOX_HEIGHT / 2 - room, max(b.y for b in inside) + BOX_HEIGHT / 2
         shade = SHADES[min(gene.depth - 1, len(SHADES) - 1)]

@@ -37,66 +37,73 @@ def prune_branches(
     ensemble: Ensemble,
     data: Dataset | str | Path,
     folder: Path | str,
-    *,
-    compression_ratio: float = 16,
-    scope: str = "layer",
+    settings: PruningSettings | None = None,
     training: TrainingSettings | None = None,
+    *,
+    rounds: int = 1,
     merging: Merging | None = None,
     others: Mapping[str, Dataset | str | Path] | None = None,
-    learning_rate: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Halve the weights of every branch again and again, train after each halving, and score the objects each time.
+    """Prune every branch in rounds, train after each, and score the objects each time.
 
     Args:
         ensemble: The branches; they stay as they are.
         data: What is trained and validated on.
-        folder: Gets a folder per branch with all rounds, one per compression ratio that holds the branches together
-            (`cr2`, `cr4`, ...), `curve.csv` and `curve.png`. The same call again continues.
-        compression_ratio: At the end; each round halves, the last takes the rest.
-        scope: `layer` or `network`, as for `pruning.magnitude_masks`.
-        training: After every halving; none if left out. Windows are drawn as each branch's were.
+        folder: Gets a folder per branch with all rounds, one per round that holds the branches together (`cr2`, `cr4`,
+            ... after halvings of single weights, `round1`, ... where channels go), `curve.csv` and `curve.png`. The
+            same call again continues.
+        settings: What goes from every branch; single weights down to a sixteenth, layer by layer, if left out. Without
+            a learning rate in them branches train as they began, as in the paper: at a tenth of it some hundred steps
+            do not bring back what halving takes.
+        training: After every round; none if left out. Windows are drawn as each branch's were.
+        rounds: Of channels, as for `prune_network`; single weights go in halvings.
         merging: How branches are merged, dense and pruned alike.
         others: Further data to score on, by name; their validation parts.
-        learning_rate: Of training after each halving; if left out as each network began with, as in the paper: at a
-            tenth of it some hundred steps do not bring back what halving takes.
         progress: Called with rounds scored and rounds in all.
 
     Returns:
-        A row per compression ratio and data: `data`, `compression_ratio`, `theoretical_speedup` of all branches
-        together, and what `score_branches` gives.
+        A row per round and data: `data`; of all branches together `compression_ratio`, `theoretical_speedup` and
+        `measured_speedup`, by Keras in float32, one training window after the other; and what `score_branches` gives.
 
     Raises:
         InputError: Networks that cannot be merged, or that do not fit the data; further data called `validation`.
+        PruningError: The target cannot be reached.
     """
     folder, data = Path(folder), Dataset.open(data)
+    settings = settings or PruningSettings("magnitude", compression_ratio=16, scope="layer")
     check_branches(ensemble)
     if "validation" in (others or {}):
         raise InputError("further data must not be called validation: that is the data's own part")
     pruned = []
     for index, member in enumerate(ensemble.members):
-        rate = 10.0**member.blueprint.log10_learning_rate if learning_rate is None else learning_rate
-        settings = PruningSettings("magnitude", compression_ratio=compression_ratio, scope=scope, learning_rate=rate)
+        rate = settings.learning_rate
+        own = dataclasses.replace(
+            settings, learning_rate=10.0**member.blueprint.log10_learning_rate if rate is None else rate
+        )
         again = None if training is None else dataclasses.replace(training, windows=member.windows)
-        pruned.append(prune_network(member, data, folder / f"branch{index}", settings, again))
-    steps = [1.0, *ratios(compression_ratio)]
+        pruned.append(prune_network(member, data, folder / f"branch{index}", own, again, rounds=rounds))
+    halvings = ratios(settings.compression_ratio) if settings.compression_ratio else []
     scored_on = {"validation": data, **{name: Dataset.open(other) for name, other in (others or {}).items()}}
-    rows = []
-    for place, ratio in enumerate(steps):
+    rows, n_stages = [], len(pruned[0].stages)
+    for place in range(n_stages):
         together = dataclasses.replace(ensemble, members=tuple(done.stages[place] for done in pruned))
+        costs = _costs(pruned, place)
+        if halvings:
+            costs["compression_ratio"] = [1.0, *halvings][place]
         if place:
-            together.save(folder / f"cr{ratio:g}")
-            write_merging(folder / f"cr{ratio:g}", merging or Merging(), together)
+            name = f"cr{costs['compression_ratio']:g}" if halvings else f"round{place}"
+            together.save(folder / name)
+            write_merging(folder / name, merging or Merging(), together)
         predictor = together.predictor()
         for name, entry in scored_on.items():
-            shared = {"data": name, "compression_ratio": ratio, "theoretical_speedup": _speedup(pruned, place)}
-            rows.append({**shared, **score_branches(together, entry, merging, predictor)})
+            rows.append({"data": name, **costs, **score_branches(together, entry, merging, predictor)})
         if progress is not None:
-            progress(place + 1, len(steps))
+            progress(place + 1, n_stages)
     found = pd.DataFrame(rows)
     with writing(folder / CURVE) as beside:
         found.to_csv(beside, index=False)
-    draw_curves({scope: found}, folder / "curve.png")
+    draw_curves({settings.scope if halvings else settings.method: found}, folder / "curve.png")
     return found
 
 
@@ -113,10 +120,15 @@ def score_branches(
     return {**{name: getattr(found, name) for name in names}, "distance_mse": float(rows["distance_mse"].mean())}
 
 
-def _speedup(pruned: Sequence[PrunedNetwork], place: int) -> float:
-    """Multiply-adds of all branches over those whose weight is not 0."""
+def _costs(pruned: Sequence[PrunedNetwork], place: int) -> dict[str, float | None]:
+    """What a round bought, all branches together."""
     before = pruning.Row.together("before", [done.report.rows[0] for done in pruned])
-    return pruning.Row.together("now", [done.report.rows[place] for done in pruned], before).theoretical_speedup
+    now = pruning.Row.together("now", [done.report.rows[place] for done in pruned], before)
+    return {
+        "compression_ratio": now.compression_ratio,
+        "theoretical_speedup": now.theoretical_speedup,
+        "measured_speedup": now.speedup,
+    }
 
 
 def draw_curves(curves: Mapping[str, pd.DataFrame], path: Path | str) -> "Figure":

@@ -40,6 +40,9 @@ TABLE = "objects.csv"
 # By which networks, settings and images something was made, and is gone on with.
 MADE_BY = "made_by.json"
 
+# Beside the maps, once they are merged: how, and which files were being written; they are this run's own.
+MERGED = "merged.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -78,7 +81,8 @@ def segment_instances(
     """Find the objects in an image of any size.
 
     The networks' maps are written beside the output first, block by block (`genenet.segment`), and merged from there;
-    stopped and called again, it goes on with the maps that are missing. They are deleted in the end.
+    stopped and called again, it goes on with the maps, or with the files, that are missing. They are deleted in the
+    end.
 
     Args:
         ensemble: Networks that tell foreground from background, and give distances.
@@ -102,10 +106,13 @@ def segment_instances(
     started = time.monotonic()
     check_branches(ensemble)
     volume, output = image if isinstance(image, Volume) else open_volume(image), Path(output)
-    check_outputs(list(filter(None, (output, table, outlines, overlay))), overwrite=overwrite)
-    check_channels(volume, ensemble.members[0].blueprint.n_channels)
     target = place.target(str(output)).path
     folder = target.with_name(f"{target.name}.maps")
+    outputs = list(filter(None, (output, table, outlines, overlay)))
+    merged_by = {"merging": (merging or Merging()).to_dict(), "outputs": [str(path) for path in outputs]}
+    is_merged = not restart and (folder / MERGED).exists() and read_json(folder / MERGED) == merged_by
+    check_outputs(outputs, overwrite=overwrite or is_merged)
+    check_channels(volume, ensemble.members[0].blueprint.n_channels)
     made_by = {
         "networks": ensemble.identity,
         "image": [volume.name, list(volume.shape), str(volume.dtype), *_version(volume)],
@@ -134,15 +141,19 @@ def segment_instances(
             progress=progress,
             **options,
         )
-    objects = merge_volume(
-        maps["foreground"],
-        maps["distances"],
-        output,
-        merging,
-        image=volume,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    if is_merged and output.exists():
+        objects = measure_objects(open_volume(output), volume)
+    else:
+        objects = merge_volume(
+            maps["foreground"],
+            maps["distances"],
+            output,
+            merging,
+            image=volume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        write_json(folder / MERGED, merged_by)
     _write_more(volume, open_volume(output), objects, table, outlines, overlay)
     remove(folder)
     return Found(output, objects, 1, time.monotonic() - started)

@@ -10,6 +10,7 @@ from genenet.blocks import BlockPredictor
 from genenet.build import build_model
 from genenet.genes import PRESETS, DilatedNet, EncoderDecoder, Hybrid2D3D, PyramidNet, UNet3D, from_dict
 from genenet.normalization import Normalization
+from genenet.plot import place as place_boxes
 from genenet.segment import segment_volume
 from genenet.volume import open_volume
 
@@ -177,6 +178,8 @@ def test_every_network_draws_itself(name, tmp_path):
     assert f"{net.n_parameters:,} parameters" in said
     for path in net.plan_layers().chain:
         assert path.rpartition("/")[2] in said
+    places = [(round(box.x, 3), round(box.y, 3)) for box in place_boxes(net, net.plan_layers()).values()]
+    assert len(set(places)) == len(places)
     with pytest.raises(gn.InputError, match="a picture is written as"):
         net.plot(tmp_path / "net.doc")
 

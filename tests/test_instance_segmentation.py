@@ -35,7 +35,7 @@ from genenet.losses import DiceLoss
 from genenet.normalization import with_channels
 from genenet.prune_branches import prune_branches
 from genenet.prune_ensemble import prune_ensemble
-from genenet.prune_network import PruningSettings, prune_network
+from genenet.prune_network import PruningSettings
 from genenet.segment_instances import images_in, segment_folder, segment_instances
 from genenet.train_branches import blueprints, branch_settings, train_branches
 from genenet.validation import true_distances, validate, worth
@@ -387,6 +387,20 @@ def test_stopped_it_goes_on_with_the_maps_that_are_there(two_heads, data, tmp_pa
         segment_instances(ensemble, image, tmp_path / "out.npy")
         assert not asked
     assert not (tmp_path / "out.npy.maps").exists() and np.load(tmp_path / "out.npy").max() > 3
+    # Stopped after merging, it goes on with the other files, among them one that it had begun.
+    (tmp_path / "out.npy").rename(tmp_path / "first.npy")
+    table, outlines = tmp_path / "t.csv", tmp_path / "o.geojson"
+    with monkeypatch.context() as patch:
+        patch.setattr("genenet.segment_instances.write_outlines", lambda *_, **__: (_ for _ in ()).throw(SystemError))
+        with pytest.raises(SystemError):
+            segment_instances(ensemble, image, tmp_path / "out.npy", table=table, outlines=outlines)
+    with pytest.raises(InputError, match="exists"):  # other files than those of that run
+        segment_instances(ensemble, image, tmp_path / "out.npy", table=table)
+    with monkeypatch.context() as patch:
+        patch.setattr("genenet.segment_instances.merge_volume", None)
+        done = segment_instances(ensemble, image, tmp_path / "out.npy", table=table, outlines=outlines)
+    assert len(done.objects) == len(json.loads(outlines.read_text())["features"]) > 3
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), np.load(tmp_path / "first.npy"))
     # Maps of another image are not taken for these, and not thrown away without being asked.
     (tmp_path / "out.npy.maps").mkdir()
     write_json(tmp_path / "out.npy.maps" / "made_by.json", {"networks": "others"})
@@ -496,8 +510,9 @@ def test_the_best_of_each_kind_are_chosen(branches, two_heads, data, tmp_path):
 @pytest.mark.slow
 def test_branches_are_pruned_together(branches, data, tmp_path):
     ensemble = Ensemble.open(branches)
-    args = {"compression_ratio": 3, "merging": read_merging(branches), "others": {"same": data}}
-    curve = prune_branches(ensemble, data, tmp_path / "p", **args)
+    settings = PruningSettings("magnitude", compression_ratio=3, scope="layer")
+    args = {"merging": read_merging(branches), "others": {"same": data}}
+    curve = prune_branches(ensemble, data, tmp_path / "p", settings, **args)
     assert list(curve["compression_ratio"]) == [1, 1, 2, 2, 3, 3] and set(curve["data"]) == {"validation", "same"}
     one, same = (curve[curve["data"] == name].drop(columns="data") for name in ("validation", "same"))
     np.testing.assert_allclose(one.to_numpy(), same.to_numpy(), equal_nan=True)
@@ -511,20 +526,27 @@ def test_branches_are_pruned_together(branches, data, tmp_path):
         assert member.details["pruned"]["from"] == str(before.folder)
     assert (tmp_path / "p" / "curve.png").stat().st_size > 5000
     assert read_merging(tmp_path / "p" / "cr3") == read_merging(branches)
-    again = prune_branches(ensemble, data, tmp_path / "p", **args)
-    np.testing.assert_allclose(again.drop(columns="data").to_numpy(), curve.drop(columns="data").to_numpy())
+    assert (curve["measured_speedup"] > 0).all()
+    again = prune_branches(ensemble, data, tmp_path / "p", settings, **args)
+    unlike = ["data", "measured_speedup"]
+    np.testing.assert_allclose(again.drop(columns=unlike).to_numpy(), curve.drop(columns=unlike).to_numpy())
 
 
 @pytest.mark.slow
-def test_branches_get_smaller_by_their_own_losses(branches, data, tmp_path):
+def test_branches_lose_channels_by_their_own_losses(branches, data, tmp_path):
     import pruning
 
-    for name in ("semantic", "distance"):
-        network = gn.Network.open(branches / name)
-        settings = PruningSettings(target=pruning.Target(share=0.2), n_batches=1, search="first_order", at_once=8)
-        done = prune_network(network, data, tmp_path / name, settings, quick())
-        assert done.network.gives == network.gives
-        assert done.report.rows[1].count.n_parameters < done.report.rows[0].count.n_parameters
+    ensemble = Ensemble.open(branches)
+    settings = PruningSettings(target=pruning.Target(share=0.3), n_batches=1, search="first_order", at_once=8)
+    curve = prune_branches(ensemble, data, tmp_path / "p", settings, quick(), rounds=2)
+    assert curve["compression_ratio"].is_monotonic_increasing and curve["theoretical_speedup"].is_monotonic_increasing
+    assert curve["compression_ratio"].iloc[0] == 1 and curve["theoretical_speedup"].iloc[2] > 1.1
+    pruned = Ensemble.open(tmp_path / "p" / "round2")
+    for member, before in zip(pruned.members, ensemble.members, strict=True):
+        assert member.gives == before.gives
+        # Channels are gone, and no weight is zero for it.
+        assert member.load("float32").count_params() < before.load("float32").count_params()
+    assert read_merging(tmp_path / "p" / "round2") == Merging()
 
 
 # -- search ---
@@ -593,6 +615,14 @@ def test_the_program_trains_segments_scores_and_prunes(data_file, tmp_path):
         "--retrain-steps", "2", "--other", f"again={data_file}",
     )  # fmt: skip
     assert "again" in said and (tmp_path / "pruned" / "cr2" / "members.json").exists()
+    said = fine(
+        "instances", "prune", tmp_path / "run", tmp_path / "smaller", "--data", data_file, "--method", "structured",
+        "--target", "multiply_adds=0.5", "--retrain-steps", "2",
+    )  # fmt: skip
+    assert "measured_speedup" in said and (tmp_path / "smaller" / "round1" / "members.json").exists()
+    assert "needs either a `target` or channels to `keep`" in refused(
+        "instances", "prune", tmp_path / "run", tmp_path / "p", "--data", data_file, "--method", "loss"
+    )
     assert "is about objects; ask for them by --instances" in refused(
         "segment", tmp_path / "run", one, tmp_path / "x.tif", "--outlines", tmp_path / "x.geojson"
     )

@@ -15,6 +15,7 @@ from genenet.build import build_model
 from genenet.genes import from_dict
 from genenet.normalization import Normalization
 from genenet.plan import IMAGE, WindowShape
+from genenet.plot import place as place_boxes
 from genenet.pretrained import IMAGENET, IMAGENET_GREY, load_encoder
 from genenet.saving import with_policy
 from search.moves import Mutation, mutate
@@ -183,6 +184,13 @@ def test_blueprints_read_back(values, tmp_path):
     assert again == net and again.n_parameters == net.n_parameters
     net.plot(tmp_path / "net.svg")
     assert f"{net.n_parameters:,} parameters" in (tmp_path / "net.svg").read_text()
+
+
+@pytest.mark.parametrize("branches", ["shared", "decoders", "separate"])
+def test_no_two_boxes_of_a_picture_share_a_place(branches):
+    net = gn.ResNetUNet(depth=18, distance_weight=1.0, branches=branches)
+    places = [(round(box.x, 3), round(box.y, 3)) for box in place_boxes(net, net.plan_layers()).values()]
+    assert len(set(places)) == len(places)
 
 
 def test_it_can_be_searched_over():

@@ -8,6 +8,7 @@ import typer
 from genenet.cli.networks import DataFile, Precision, Settings
 from genenet.cli.options import AsJson, DryRun, Overwrite
 from genenet.cli.output import progress, say, say_json, table
+from genenet.cli.pruning import AtOnce, Criterion, PruningTarget, Rounds, SearchKind, pruning_target
 from genenet.wording import plural
 
 if TYPE_CHECKING:
@@ -172,9 +173,22 @@ def prune(
     networks: Networks,
     output: Annotated[Path, typer.Argument(help="The folder of the pruned networks, the table and the picture.")],
     data: DataFile,
-    compression_ratio: Annotated[float, typer.Option(help="Weights over weights left, at the end.")] = 16.0,
-    scope: Annotated[str, typer.Option(help="layer: every layer loses the same share; or network.")] = "layer",
-    retrain_steps: Annotated[int, typer.Option(min=0, help="Steps of training after every halving.")] = 200,
+    method: Annotated[str, typer.Option(help="magnitude: single weights; loss or structured: channels.")] = "magnitude",
+    compression_ratio: Annotated[
+        float | None, typer.Option(help="For magnitude: weights over weights left, at the end; 16 if left out.")
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(
+            help="layer: every layer loses the same share; or network. For magnitude layer if left out, else network."
+        ),
+    ] = None,
+    target: PruningTarget = None,
+    by: Criterion = "l1",
+    search: SearchKind = "prefilter",
+    at_once: AtOnce = 1,
+    rounds: Rounds = 1,
+    retrain_steps: Annotated[int, typer.Option(min=0, help="Steps of training after every round.")] = 200,
     learning_rate: Annotated[float | None, typer.Option(help="Of these; the networks' own if left out.")] = None,
     other: Annotated[
         list[str] | None, typer.Option(help="Score on further data too: name=data.yaml. Repeat it.")
@@ -182,7 +196,7 @@ def prune(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Halve the weights of all branches again and again, train, and score the objects each time."""
+    """Prune all branches in rounds, single weights by halves or channels, and score the objects after each."""
     from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.folder import remove
@@ -191,8 +205,23 @@ def prune(
     import_keras()
     from genenet.instance_segmentation import read_merging
     from genenet.prune_branches import prune_branches
+    from genenet.prune_network import PruningSettings
     from genenet.train_branches import branch_settings
 
+    if method == "magnitude" and compression_ratio is None:
+        compression_ratio = 16.0
+    if scope is None:
+        scope = "layer" if method == "magnitude" else "network"
+    chosen = PruningSettings(
+        method,
+        target=pruning_target(target),
+        compression_ratio=compression_ratio,
+        scope=scope,
+        by=by,
+        search=search,
+        at_once=at_once,
+        learning_rate=learning_rate,
+    )
     others = dict(entry.partition("=")[::2] for entry in other or [])
     if wrong := [name for name, path in others.items() if not path]:
         raise InputError(f"--other takes name=data.yaml, but got {wrong[0]!r}")
@@ -207,19 +236,18 @@ def prune(
             members,
             data,
             output,
-            compression_ratio=compression_ratio,
-            scope=scope,
-            training=training,
+            chosen,
+            training,
+            rounds=rounds,
             merging=read_merging(networks),
             others=others,
-            learning_rate=learning_rate,
             progress=shown,
         )
     rows = found.to_dict("records")
     if as_json:
         say_json(rows)
         return
-    first = {"data": "", "compression_ratio": "g", "theoretical_speedup": ".2f"}
+    first = {"data": "", "compression_ratio": ".3g", "theoretical_speedup": ".2f", "measured_speedup": ".2f"}
     say(table(rows, {**first, **dict.fromkeys(SHOWN, ".4f"), "distance_mse": ".5f"}))
     say(f"wrote {output}")
 

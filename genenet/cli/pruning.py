@@ -13,6 +13,17 @@ from genenet.errors import InputError
 # What `--export` takes, and the suffix of what it writes.
 EXPORTS = {"onnx": ".onnx", "openvino": ".xml"}
 
+PruningTarget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", help="What is left: multiply_adds=0.25 or parameters=0.25; or what goes: share=0.5, n_maps=100."
+    ),
+]
+Criterion = Annotated[str, typer.Option(help="The criterion of structured: l1, l2, first_order, ...")]
+SearchKind = Annotated[str, typer.Option(help="How loss looks: exact, prefilter, first_order, lazy.")]
+AtOnce = Annotated[int, typer.Option(help="Channels per step of loss, for speed.", min=1)]
+Rounds = Annotated[int, typer.Option(help="In how many steps channels go, with training after each.", min=1)]
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -24,20 +35,17 @@ def prune(
     output: Annotated[Path, typer.Argument(help="The folder of the smaller network, or of the ensemble of these.")],
     data: DataFile,
     method: Annotated[str, typer.Option(help="loss, structured or magnitude.")] = "loss",
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="What is left: multiply_adds=0.25 or parameters=0.25; or what goes: share=0.5, n_maps=100."),
-    ] = None,
+    target: PruningTarget = None,
     keep: Annotated[list[str] | None, typer.Option(help="Channels that stay in a layer: c1=65. Repeat it.")] = None,
     compression_ratio: Annotated[float | None, typer.Option(help="For magnitude: weights over weights left.")] = None,
     scope: Annotated[str, typer.Option(help="network or layer, for structured and magnitude.")] = "network",
-    by: Annotated[str, typer.Option(help="The criterion of structured: l1, l2, first_order, ...")] = "l1",
-    search: Annotated[str, typer.Option(help="How loss looks: exact, prefilter, first_order, lazy.")] = "prefilter",
-    at_once: Annotated[int, typer.Option(help="Channels per step of loss, for speed.", min=1)] = 1,
+    by: Criterion = "l1",
+    search: SearchKind = "prefilter",
+    at_once: AtOnce = 1,
     retrain_steps: Annotated[int, typer.Option(help="Steps of training afterwards.", min=0)] = 200,
     learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
     export: Annotated[str | None, typer.Option(help="Also write what comes out as onnx or openvino.")] = None,
-    rounds: Annotated[int, typer.Option(help="In how many steps, with training after each.", min=1)] = 1,
+    rounds: Rounds = 1,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Of batches, and of what is random.")] = 0,
     overwrite: Overwrite = False,
@@ -65,7 +73,7 @@ def prune(
 
     chosen = PruningSettings(
         method=method,
-        target=_target(target),
+        target=pruning_target(target),
         keep=_numbers(keep, "--keep") if keep else None,
         compression_ratio=compression_ratio,
         scope=scope,
@@ -126,7 +134,12 @@ def _export(format_name: str | None, output: Path) -> list[Path]:
     ]
 
 
-def _target(entries: list[str] | None) -> Any:
+def pruning_target(entries: list[str] | None) -> Any:
+    """A `pruning.Target` of `--target name=number`, several of them.
+
+    Raises:
+        InputError: An unknown name, or a value that cannot be.
+    """
     from pruning import PruningError, Target
 
     if not entries:
