@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from genenet.averaging import MeanPredictor, answers
+from genenet.averaging import MeanPredictor, answer_part, answers
 from genenet.dataset import Dataset, Part
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
@@ -21,6 +21,7 @@ from genenet.instance_metrics import InstanceScores, instance_scores, mean_score
 from genenet.instances import Merging, merge
 from genenet.label_table import UNLABELLED
 from genenet.network import Network
+from genenet.settings import WindowSettings
 from genenet.validation import dims_of_distances, true_distances
 
 MERGING = "merging.json"
@@ -159,14 +160,19 @@ def maps_of(
     ensemble.check(data)
     check_branches(ensemble)
     predictor = predictor or ensemble.predictor(precision)
-    windows = next(member for member in ensemble.members if "distance" in member.gives).windows
-    n_dims = dims_of_distances(predictor)
+    windows, n_dims = _meaning(ensemble)
     found = []
     for entry in getattr(data, part):
         foreground, distances = predict_maps(predictor, entry.shape, entry.read_image)
         truth = true_distances(entry, slice(0, entry.shape[0]), windows, n_dims)
         found.append(Maps(_name_of(entry), foreground, distances, true_objects(entry), truth))
     return found
+
+
+def _meaning(ensemble: Ensemble) -> tuple[WindowSettings, int]:
+    """What the distances mean that an ensemble gives: their unit, and along how many axes they were measured."""
+    member = next(member for member in ensemble.members if "distance" in member.gives)
+    return member.windows, dims_of_distances(ensemble.geometry())
 
 
 def true_objects(part: Part) -> np.ndarray:
@@ -239,16 +245,48 @@ def select_branches(networks: Sequence[Network], data: Dataset | str | Path, *, 
         raise InputError("none of the networks tells foreground from background; name one that does")
     chosen = Ensemble.select(telling, data, max_members=max_members)
     only = sorted((n for n in networks if not n.gives_classes), key=lambda n: n.scores["distance_mse"])[:max_members]
+    candidate = _with_members(chosen, only)
+    check_branches(candidate)
+    means = _DistanceMeans(data, candidate)
+    weights = candidate.weights or (1.0,) * len(candidate.members)
     best, best_error = chosen, math.inf
-    if any("distance" in member.gives for member in chosen.members):
-        best_error = _distance_error(chosen, data)
-    for n_members in range(1, len(only) + 1):
-        ensemble = _with_members(chosen, only[:n_members])
-        error = _distance_error(ensemble, data)
+    for member, weight in zip(chosen.members, weights, strict=False):
+        if "distance" in member.gives:
+            best_error = means.add(member, weight)
+    for n_members, member in enumerate(only, 1):
+        error = means.add(member, 1.0)
         if error < best_error:
-            best, best_error = ensemble, error
-    check_branches(best)
+            best, best_error = _with_members(chosen, only[:n_members]), error
     return best
+
+
+class _DistanceMeans:
+    """Mean distances of more and more networks, each of which is loaded and run once.
+
+    Args:
+        data: On whose validation part.
+        ensemble: All that may be added; what distances mean is the same for all.
+    """
+
+    def __init__(self, data: Dataset, ensemble: Ensemble) -> None:
+        self._parts = data.validation
+        windows, n_dims = _meaning(ensemble)
+        self._truth = [true_distances(part, slice(0, part.shape[0]), windows, n_dims) for part in self._parts]
+        self._sums = [np.zeros(part.shape, np.float32) for part in self._parts]
+        self._weight = 0.0
+
+    def add(self, network: Network, weight: float) -> float:
+        """Add a network; gives the mean squared error of the mean so far, the mean over parts."""
+        predictor = MeanPredictor((network.predictor(),))
+        self._weight += weight
+        errors = []
+        for part, total, truth in zip(self._parts, self._sums, self._truth, strict=True):
+            for box, answer in answer_part(predictor, part):
+                if answer.distances is not None:  # as all that are added give them
+                    total[box] += np.float32(weight) * answer.distances
+            known = truth >= 0
+            errors.append(np.square(total[known] / np.float32(self._weight) - truth[known]).mean())
+        return float(np.mean(errors))
 
 
 def _with_members(ensemble: Ensemble, more: Sequence[Network]) -> Ensemble:
@@ -261,10 +299,6 @@ def _with_members(ensemble: Ensemble, more: Sequence[Network]) -> Ensemble:
         temperatures=(*ensemble.temperatures, *[1.0] * n) if ensemble.temperatures else (),
         axes=(*ensemble.axes, *["z"] * n) if ensemble.axes else (),
     )
-
-
-def _distance_error(ensemble: Ensemble, data: Dataset) -> float:
-    return float(np.mean([each.distance_mse for each in maps_of(ensemble, data)]))
 
 
 # What is tried for merging, by name: from, to.

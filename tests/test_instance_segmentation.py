@@ -19,6 +19,7 @@ from genenet.genes import EncoderDecoder, ResNetUNet
 from genenet.image_sets import expand_parts
 from genenet.instance_segmentation import (
     Maps,
+    _DistanceMeans,
     _with_members,
     evaluate_instances,
     is_tuned,
@@ -498,6 +499,11 @@ def test_the_best_of_each_kind_are_chosen(branches, two_heads, data, tmp_path):
     assert chosen.members == (semantic, distance)
     weighed = Ensemble((semantic, two_heads), weights=(2.0, 1.0))
     assert _with_members(weighed, [distance]).weights == (2.0, 1.0, 1.0)
+    together = _with_members(weighed, [distance])
+    means = _DistanceMeans(data, together)
+    means.add(two_heads, 1.0)
+    expected = np.mean([each.distance_mse for each in maps_of(together, data)])
+    assert means.add(distance, 1.0) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(InputError, match="gives no distances, by which objects are told apart"):
         select_branches([semantic], data)
     with pytest.raises(InputError, match="none of the networks tells foreground from background"):
