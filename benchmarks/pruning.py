@@ -1,12 +1,12 @@
 """Pruning: finding channels by the true loss, dense evaluation of patch classifiers, and what zeros buy.
 
-    python -m benchmarks.pruning [ordering] [unet] [dense] [masks]
+    python -m benchmarks.pruning [ordering] [unet] [dense] [slices] [masks]
 
-All four if none is named. `ordering`: the exact order of the maps of N (Roels et al. 2017) over the naive procedure, a
+All if none is named. `ordering`: the exact order of the maps of N (Roels et al. 2017) over the naive procedure, a
 full forward pass per candidate, whose time is measured on a sample and multiplied. `unet`: the same for a U-Net of an
 eighth of the width, trained on the vnc data; exact search and the first-order sieve, both run in full. `dense`: N on
-every pixel at once over patch by patch, on the same engine; a whole slice of 3069x2301, by OpenVINO too where that is
-installed. `masks`: the original U-Net with 94 % zeros over without. Ends with JSON lines.
+every pixel at once over patch by patch, on the same engine. `slices`: a whole slice of 3069x2301 by N over N1 to N7, by
+OpenVINO too where that is installed. `masks`: the original U-Net with 94 % zeros over without. Ends with JSON lines.
 """
 
 import json
@@ -26,6 +26,7 @@ import numpy as np  # noqa: E402
 
 import genenet as gn  # noqa: E402
 import pruning  # noqa: E402
+from benchmarks.membranes import VARIANTS  # noqa: E402
 from benchmarks.vnc import CLASSES, data_settings  # noqa: E402
 from genenet.settings import TrainingSettings, WindowSettings  # noqa: E402
 from genenet.windows import TrainingWindows  # noqa: E402
@@ -177,18 +178,27 @@ def dense() -> None:
     rounds = [round(ratio, 1) for ratio in sorted(ratios)]
     value = round(statistics.median(ratios), 1)
     say(ratio="patch_by_patch_over_dense", value=value, rounds=rounds, target=40, apart=apart)
-    for name, maps in (("N", (100, 75, 50, 200)), ("N7", (30, 20, 10, 10))):
-        for engine, run in engines(gn.dense(gn.PatchNet(maps=maps).build((32, 32, 1), seed=0))).items():
-            say(
-                ratio=f"s_per_slice_{name}_{engine}",
-                value=round(slice_seconds(run), 1),
-                target=60 if name == "N" else None,
-            )
 
 
-def engines(model: Any) -> dict[str, Callable[[np.ndarray], Any]]:
-    """Ways to run a model on a strip, by name."""
+def slices() -> None:
+    """A whole slice by N and by N1 to N7, on every engine that is installed; rounds in turn."""
+    networks = {"N": (100, 75, 50, 200), **VARIANTS}
     shape = (1, STRIP + 31, SLICE[1] + 31, 1)
+    runs = {name: engines(gn.dense(gn.PatchNet(maps=maps).build((32, 32, 1), seed=0)), shape)
+            for name, maps in networks.items()}  # fmt: skip
+    for engine in runs["N"]:
+        spent: dict[str, list[float]] = {name: [] for name in networks}
+        for _ in range(3):
+            for name in networks:
+                spent[name].append(slice_seconds(runs[name][engine]))
+        for name, found in spent.items():
+            ratio = statistics.median(before / now for before, now in zip(spent["N"], found, strict=True))
+            say(ratio=f"N_over_{name}.{engine}", value=round(ratio, 2), target=3.5 if name == "N7" else None,
+                s_per_slice=[round(time_s, 1) for time_s in found])  # fmt: skip
+
+
+def engines(model: Any, shape: tuple[int, ...]) -> dict[str, Callable[[np.ndarray], Any]]:
+    """Ways to run a model on images of a shape, by name."""
     found = {"keras_float32": model.predict_on_batch}
     try:
         import openvino
@@ -239,7 +249,7 @@ def masks() -> None:
     say(ratio="measured_over_theoretical_speedup_half", value=round(measured, 2), target=0.7, engine="keras")
 
 
-PARTS = {"ordering": ordering, "unet": unet, "dense": dense, "masks": masks}
+PARTS = {"ordering": ordering, "unet": unet, "dense": dense, "slices": slices, "masks": masks}
 
 
 def main(names: Sequence[str]) -> None:

@@ -45,10 +45,14 @@ class Search:
         n_prefiltered: How many candidates `prefilter` works out; if left out, 128 over the number of channels there are
             to begin with, 2 to 8.
         rank_every: After how many removals `prefilter` works out anew which candidates are best to first order.
-        at_once: How many channels go per step, for speed.
+        at_once: How many channels go per step, for speed: the loss is worked out once for all of them. A step after
+            which the loss would have risen by more than a target allows is not taken.
         at_weights: A channel goes by zeros in the kernel and bias that make it, as the paper writes. That is the same
             in a plain network with ReLU, but not where normalization or a sigmoid follows. If left out, it goes where
             it is read, so that the loss is the smaller model's.
+        caution: Candidates are told apart by the rise of their loss and so many of its standard errors over the
+            batches, of which there must be two then. Without it the best of a hundred is often the luckiest, and goes
+            before maps that do nothing at all.
         seed: Of the draws.
     """
 
@@ -58,6 +62,7 @@ class Search:
     rank_every: int = RANK_EVERY
     at_once: int = 1
     at_weights: bool = False
+    caution: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -67,6 +72,11 @@ class Search:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PruningError(f"`{name}` must be at least 1, but got {value}")
+
+        if not 0 <= self.caution < np.inf or (self.caution and self.n_batches < 2):
+            raise PruningError(
+                f"`caution` is 0, or more with two batches or more, but got {self.caution} and {self.n_batches}"
+            )
 
     def n_candidates(self, n_units: int) -> int:
         """How many candidates `prefilter` works out of so many that there are to begin with."""
@@ -235,8 +245,26 @@ class _Finder:
 
     def loss(self, batches: Sequence[Batch], units: Sequence[int]) -> np.ndarray:
         """The mean over batches without each of some units."""
+        return np.asarray(self._by_batch(batches, units).mean(0))
+
+    def _by_batch(self, batches: Sequence[Batch], units: Sequence[int]) -> np.ndarray:
         self.n_evaluations += len(units) * len(batches)
-        return np.asarray(np.mean([self.cut.losses(batch, units) for batch in batches], 0))
+        return np.array([self.cut.losses(batch, units) for batch in batches])
+
+    def _ranked(self, batches: Sequence[Batch], units: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The mean loss without each of some units, and what they are told apart by."""
+        if not self.options.caution:
+            losses = self.loss(batches, units)
+            return losses, losses
+        found = self._by_batch(batches, [*units, NOTHING])
+        return found[:, :-1].mean(0), found[:, -1].mean() + self._cautious(found[:, :-1] - found[:, -1:])
+
+    def _cautious(self, rises: np.ndarray) -> np.ndarray:
+        """Rises of the loss by batch, `(n_batches, n_units)`: their means and some standard errors of these."""
+        mean = rises.mean(0)
+        if not self.options.caution:
+            return np.asarray(mean)
+        return np.asarray(mean + self.options.caution * rises.std(0, ddof=1) / np.sqrt(len(rises)))
 
     def next(self, batches: Sequence[Batch], units: list[int]) -> list[tuple[int, float | None, float | None]]:
         """The units that go next, the loss without the first one, and its predicted rise."""
@@ -246,8 +274,8 @@ class _Finder:
         n_candidates = max(self.options.n_candidates(len(self.cut.units)), at_once)
         is_exact = self.options.kind == "prefilter" and len(units) <= n_candidates
         if is_exact or self.options.kind == "exact":
-            losses = self.loss(batches, units)
-            best = np.argsort(losses, kind="stable")[:at_once]
+            losses, ranks = self._ranked(batches, units)
+            best = np.argsort(ranks, kind="stable")[:at_once]
             return [(units[place], float(losses[place]), None) for place in best]
         rises = self._predicted(batches, units)
         self._n_steps += 1
@@ -255,8 +283,8 @@ class _Finder:
         if self.options.kind == "first_order":
             return [(units[place], None, float(rises[place])) for place in order[:at_once]]
         chosen = order[:n_candidates]
-        losses = self.loss(batches, [units[place] for place in chosen])
-        best = chosen[np.argsort(losses, kind="stable")][:at_once]
+        losses, ranks = self._ranked(batches, [units[place] for place in chosen])
+        best = chosen[np.argsort(ranks, kind="stable")][:at_once]
         by_place = dict(zip(chosen.tolist(), losses.tolist(), strict=True))
         return [(units[place], by_place[int(place)], float(rises[place])) for place in best]
 
@@ -264,7 +292,7 @@ class _Finder:
         """How much the loss would rise to first order without each unit, now or a few removals ago."""
         every = self.options.rank_every if self.options.kind == "prefilter" else 1
         if self._n_steps % every == 0:
-            rises = np.mean([self.cut.predicted(batch) for batch in batches], 0)
+            rises = self._cautious(np.array([self.cut.predicted(batch) for batch in batches]))
             self._rises = dict(zip(self.cut.units, rises.tolist(), strict=True))
         return np.array([self._rises[unit] for unit in units])
 
@@ -272,17 +300,18 @@ class _Finder:
         """The first candidate that still looks best after its loss was worked out again."""
         before = float(self.loss(batches, [NOTHING])[0])
         if not self._heap:
-            rises = self.loss(batches, units) - before
-            self._heap = [(float(rise), unit) for rise, unit in zip(rises, units, strict=True)]
+            _, ranks = self._ranked(batches, units)
+            self._heap = [(float(rank) - before, unit) for rank, unit in zip(ranks, units, strict=True)]
             heapq.heapify(self._heap)
         known = set(units)
         while True:
             _, unit = heapq.heappop(self._heap)
             if unit not in known:
                 continue
-            rise = float(self.loss(batches, [unit])[0]) - before
+            losses, ranks = self._ranked(batches, [unit])
+            rise = float(ranks[0]) - before
             if not self._heap or rise <= self._heap[0][0]:
-                return [(unit, before + rise, None)]
+                return [(unit, float(losses[0]), None)]
             heapq.heappush(self._heap, (rise, unit))
 
 
@@ -321,18 +350,26 @@ def order(
             if goal is not None and goal.has_end:
                 raise goal.refuse(costs.left(remover.removed))
             break
+        step: list[tuple[int, float | None, float | None]] = []
         for unit, loss, predicted in finder.next(batches, left):
-            if not remover.can_go(unit):
-                continue
-            remover.remove(unit)
-            layer, channels = remover.name(unit)
-            loss = float(finder.loss(batches, [NOTHING])[0]) if loss is None or options.at_once > 1 else loss
-            check_loss(loss, f"without channel {channels[0]} of {layer}")
-            if goal is not None and not goal.allows(loss, before):
+            if step and goal is not None and goal.reached(len(removals) + len(step), costs.left(remover.removed)):
+                break
+            if remover.can_go(unit):
+                remover.remove(unit)
+                step.append((unit, loss, predicted))
+        known = step[0][1]
+        after = float(finder.loss(batches, [NOTHING])[0]) if known is None or len(step) > 1 else known
+        layer, channels = remover.name(step[-1][0])
+        check_loss(after, f"without channel {channels[0]} of {layer}")
+        if goal is not None and not goal.allows(after, before):
+            for unit, *_ in step:
                 remover.put_back(unit)
-                return ordering()
-            removals.append(Removal(layer, channels, loss, predicted, follow.loss()))
-            logger.info("%s: channel %s goes, loss %.4g", layer, ",".join(map(str, channels)), loss)
+            return ordering()
+        apart = follow.loss()
+        for unit, _, predicted in step:
+            layer, channels = remover.name(unit)
+            removals.append(Removal(layer, channels, after, predicted, apart))
+            logger.info("%s: channel %s goes, loss %.4g", layer, ",".join(map(str, channels)), after)
         batches = draws.draw()
     return ordering()
 

@@ -216,12 +216,47 @@ def test_the_whole_network_is_ordered_together():
         np.testing.assert_array_equal(value, now)
 
 
+def test_caution_counts_standard_errors_of_the_rise():
+    model, objective = small_net(), Objective("mse")
+    batches = problem(model, n_batches=6)
+    units = free_units(Graph(model), ["first"])
+    losses = np.array([naive_losses(model, units, [content], objective) for content in batches])
+    rises = losses - np.array([[naive_loss(model, [content], objective)] for content in batches])
+    first = []
+    for caution in (0.0, 1.0, 3.0, 10.0):
+        ranks = rises.mean(0) + caution * rises.std(0, ddof=1) / np.sqrt(6)
+        search = Search("exact", n_batches=6, caution=caution)
+        ordering = loss_ordering(model, batches, "mse", "first", target=Target(n_maps=1), search=search)
+        first.append(ordering.removals[0].channels[0])
+        assert first[-1] == np.argmin(ranks)
+        assert ordering.losses[1] == pytest.approx(losses.mean(0)[first[-1]], rel=1e-5)
+    assert len(set(first)) > 1
+    # All that is not known is how the others compare: lazy search begins as exact search does.
+    search = Search("lazy", n_batches=6, caution=3.0)
+    ordering = loss_ordering(model, batches, "mse", "first", target=Target(n_maps=1), search=search)
+    assert ordering.removals[0].channels == (first[2],)
+
+
 def test_several_go_at_once():
     model = small_net()
     batches = problem(model)
     ordering = loss_ordering(model, batches, "mse", "first", search=Search("first_order", at_once=3))
     assert len(ordering) == 6
-    assert ordering.n_evaluations <= 8
+    # Before anything goes, and after each of two steps; the loss after a step is that of the model without all of it.
+    n_batches = len(batches[:4])
+    assert ordering.n_evaluations == 3 * n_batches and len(set(ordering.losses[1:])) == 2
+    small = shrink(model, ordering.keep(Graph(model), 3))
+    assert naive_loss(small, batches, Objective("mse")) == pytest.approx(ordering.losses[3], rel=1e-5)
+    # No more go than were asked for, however many go at once, and none where a step would cost too much.
+    search = Search("first_order", at_once=3)
+    pruned = prune_by_loss(model, batches, "mse", keep={"first": 3}, search=search)
+    assert pruned.model.get_layer("first").filters == 3
+    most = float(ordering.losses[3]) - float(ordering.losses[0])
+    assert len(loss_ordering(model, batches, "mse", "first", target=Target(loss_increase=most), search=search)) in (
+        3,
+        6,
+    )
+    assert not len(loss_ordering(model, batches, "mse", "first", target=Target(loss_increase=-20.0), search=search))
 
 
 @pytest.mark.parametrize(
@@ -380,6 +415,7 @@ def test_bad_input_is_refused(arguments, message):
         (lambda: Target(share=1.0), "`share` must lie above 0 and below 1, but got 1.0"),
         (lambda: Target(n_maps=-1), "`n_maps` must not be negative"),
         (lambda: Search("exact", n_batches=0), "`n_batches` must be at least 1"),
+        (lambda: Search("exact", n_batches=1, caution=1.0), "`caution` is 0, or more with two batches or more"),
         (lambda: prune_by_loss(small_net(), [], "mse"), "give either `keep`"),
         (lambda: prune_by_loss(small_net(), [1], "mse", keep={"first": 0}), "first can keep 1 to 7 channels"),
         (lambda: prune_by_loss(small_net(), [1], "mse", keep={"first": 2}, rounds=0), "`rounds` must be at least 1"),
