@@ -48,6 +48,7 @@ class PruningSettings:
         search: How hard `loss` looks, as for `pruning.Search`.
         n_batches: Over how many batches the loss is taken.
         at_once: How many channels go per step of `loss`.
+        caution: By how many standard errors of a loss it counts as higher than it is, as for `pruning.Search`.
         learning_rate: Of training afterwards; a tenth of the network's if left out.
         seed: Of batches, and of what is random.
 
@@ -64,6 +65,7 @@ class PruningSettings:
     search: str = "prefilter"
     n_batches: int = 4
     at_once: int = 1
+    caution: float = 0.0
     learning_rate: float | None = None
     seed: int = 0
 
@@ -277,7 +279,13 @@ def _batches(windows: TrainingWindows, gives: Sequence[str]) -> Iterator[tuple[A
 
 
 def _by_loss(core: PrunablePart, batches: Any, settings: PruningSettings) -> keras.Model:
-    search = pruning.Search(settings.search, n_batches=settings.n_batches, at_once=settings.at_once, seed=settings.seed)
+    search = pruning.Search(
+        settings.search,
+        n_batches=settings.n_batches,
+        at_once=settings.at_once,
+        caution=settings.caution,
+        seed=settings.seed,
+    )
     return pruning.prune_by_loss(
         core.model, batches, core.loss, keep=settings.keep, target=settings.target, search=search
     ).model

@@ -8,7 +8,7 @@ import typer
 from genenet.cli.networks import DataFile, Precision, Settings
 from genenet.cli.options import AsJson, DryRun, Overwrite
 from genenet.cli.output import progress, say, say_json, table
-from genenet.cli.pruning import AtOnce, Criterion, PruningTarget, Rounds, SearchKind, pruning_target
+from genenet.cli.pruning import AtOnce, Caution, Criterion, PruningTarget, Rounds, SearchKind, pruning_target
 from genenet.wording import plural
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ def prune(
     by: Criterion = "l1",
     search: SearchKind = "prefilter",
     at_once: AtOnce = 1,
+    caution: Caution = 0.0,
     rounds: Rounds = 1,
     retrain_steps: Annotated[int, typer.Option(min=0, help="Steps of training after every round.")] = 200,
     learning_rate: Annotated[float | None, typer.Option(help="Of these; the networks' own if left out.")] = None,
@@ -220,6 +221,7 @@ def prune(
         by=by,
         search=search,
         at_once=at_once,
+        caution=caution,
         learning_rate=learning_rate,
     )
     others = dict(entry.partition("=")[::2] for entry in other or [])

@@ -22,6 +22,7 @@ PruningTarget = Annotated[
 Criterion = Annotated[str, typer.Option(help="The criterion of structured: l1, l2, first_order, ...")]
 SearchKind = Annotated[str, typer.Option(help="How loss looks: exact, prefilter, first_order, lazy.")]
 AtOnce = Annotated[int, typer.Option(help="Channels per step of loss, for speed.", min=1)]
+Caution = Annotated[float, typer.Option(help="Count losses higher by so many of their standard errors.", min=0)]
 Rounds = Annotated[int, typer.Option(help="In how many steps channels go, with training after each.", min=1)]
 
 
@@ -42,6 +43,7 @@ def prune(
     by: Criterion = "l1",
     search: SearchKind = "prefilter",
     at_once: AtOnce = 1,
+    caution: Caution = 0.0,
     retrain_steps: Annotated[int, typer.Option(help="Steps of training afterwards.", min=0)] = 200,
     learning_rate: Annotated[float | None, typer.Option(help="Of these; a tenth of the network's if left out.")] = None,
     export: Annotated[str | None, typer.Option(help="Also write what comes out as onnx or openvino.")] = None,
@@ -80,6 +82,7 @@ def prune(
         by=by,
         search=search,
         at_once=at_once,
+        caution=caution,
         learning_rate=learning_rate,
         seed=seed,
     )
