@@ -182,47 +182,55 @@ def dense() -> None:
 
 
 def slices() -> None:
-    """A strip by N and by N1 to N7, on every engine that is installed, in turn; a slice is so many strips."""
-    networks = {"N": (100, 75, 50, 200), **VARIANTS}
-    shape = (1, STRIP + 31, SLICE[1] + 31, 1)
-    runs = {name: engines(gn.dense(gn.PatchNet(maps=maps).build((32, 32, 1), seed=0)), shape)
-            for name, maps in networks.items()}  # fmt: skip
-    strip = np.random.default_rng(0).normal(size=shape).astype("float32")
+    """A strip by N and by N1 to N7, in turn with N, on every engine that is installed; a slice is so many strips.
+
+    Two networks are open at a time: all eight on an engine take more than 20 GB.
+    """
+    strip = np.random.default_rng(0).normal(size=(1, STRIP + 31, SLICE[1] + 31, 1)).astype("float32")
     n_strips = -(-SLICE[0] // STRIP)
-    for engine in runs["N"]:
-        spent: dict[str, list[float]] = {name: [] for name in networks}
-        for _ in range(5):
-            for name in networks:
-                started = time.perf_counter()
-                runs[name][engine](strip)
-                spent[name].append(time.perf_counter() - started)
-        for name, found in spent.items():  # the first round warms up
-            ratio = statistics.median(before / now for before, now in zip(spent["N"][1:], found[1:], strict=True))
+    for engine in engines():
+        whole = open_on(engine, gn.dense(gn.PatchNet().build((32, 32, 1), seed=0)), strip.shape)
+        for name, maps in VARIANTS.items():
+            part = open_on(engine, gn.dense(gn.PatchNet(maps=maps).build((32, 32, 1), seed=0)), strip.shape)
+            spent: list[list[float]] = [[], []]
+            for _ in range(5):
+                for run, found in zip((whole, part), spent, strict=True):
+                    started = time.perf_counter()
+                    run(strip)
+                    found.append(time.perf_counter() - started)
+            before, now = (times[1:] for times in spent)  # the first round warms up
+            ratio = statistics.median(a / b for a, b in zip(before, now, strict=True))
             say(ratio=f"N_over_{name}.{engine}", value=round(ratio, 2), target=3.5 if name == "N7" else None,
-                s_per_slice=round(n_strips * statistics.median(found[1:]), 1))  # fmt: skip
+                s_per_slice=[round(n_strips * statistics.median(times), 1) for times in (before, now)])  # fmt: skip
 
 
-def engines(model: Any, shape: tuple[int, ...]) -> dict[str, Callable[[np.ndarray], Any]]:
-    """Ways to run a model on images of a shape, by name."""
-    found = {"keras_float32": model.predict_on_batch}
+def engines() -> list[str]:
+    """What runs models here, by name and precision."""
     try:
         import openvino
     except ImportError:
         print("no OpenVINO: pip install openvino")
-        return found
+        return ["keras.float32"]
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        print("this CPU has no bfloat16")
+        return ["keras.float32", "openvino.f32"]
+    return ["keras.float32", "openvino.f32", "openvino.bf16"]
+
+
+def open_on(engine: str, model: Any, shape: tuple[int, ...]) -> Callable[[np.ndarray], Any]:
+    """A model for images of a shape, run by an engine of `engines`."""
+    name, _, precision = engine.partition(".")
+    if name == "keras":
+        return model.predict_on_batch  # type: ignore[no-any-return]
+    import openvino
+
     image = keras.Input(batch_shape=shape)
     fixed = keras.Model(image, model(image))
     with tempfile.TemporaryDirectory() as folder:
         fixed.export(folder, format="tf_saved_model", verbose=False)
         converted = openvino.convert_model(folder, input=[shape])
-    core = openvino.Core()
-    for precision in ("f32", "bf16"):
-        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            print("this CPU has no bfloat16")
-            continue
-        compiled = core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": precision})
-        found[f"openvino_{precision}"] = lambda strip, run=compiled: run(strip)[0]
-    return found
+    compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    return lambda strip: compiled(strip)[0]
 
 
 # -- masks ---
