@@ -8,7 +8,7 @@ from test_cli import fine, refused
 
 import genenet as gn
 import pruning
-from genenet.cli.pruning import _target
+from genenet.cli.pruning import pruning_target
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
 from genenet.prune_ensemble import prune_ensemble
@@ -176,16 +176,16 @@ def test_the_program_prunes(network, data_file, tmp_path):
     ("make", "message"),
     [
         (
-            lambda: _target(["size=3"]),
+            lambda: pruning_target(["size=3"]),
             "--target takes n_maps, share, multiply_adds, parameters, loss_increase, but got si",
         ),
-        (lambda: _target(["share"]), "--target takes name=number, but got 'share'"),
-        (lambda: _target(["share=2"]), "`share` must lie above 0 and below 1, but got 2"),
+        (lambda: pruning_target(["share"]), "--target takes name=number, but got 'share'"),
+        (lambda: pruning_target(["share=2"]), "`share` must lie above 0 and below 1, but got 2"),
         (lambda: PruningSettings(), "method loss needs either a `target` or channels to `keep`"),
         (lambda: PruningSettings("best"), "`method` must be one of loss, structured, magnitude, but got 'best'"),
         (lambda: PruningSettings("magnitude"), "method magnitude needs a `compression_ratio`"),
         (
-            lambda: PruningSettings(target=_target(["share=0.5"]), compression_ratio=2.0),
+            lambda: PruningSettings(target=pruning_target(["share=0.5"]), compression_ratio=2.0),
             "method loss needs either a `target` or channels to `keep`",
         ),
     ],
