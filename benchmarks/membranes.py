@@ -158,7 +158,8 @@ def run(folder: Path, seed: int, image: np.ndarray, labels: np.ndarray) -> dict[
         logger.info("seed %d: N %.4f", seed, found["N"])
     orders: dict[str, Any] = {}
     tried = [(f"{name} {method}", name, method, NEXT_STEPS) for name in VARIANTS for method in METHODS]
-    tried += [(f"{LONGER[0]} {method} {LONGER[1]}", LONGER[0], method, LONGER[1]) for method in METHODS[:2]]
+    name, n_steps = LONGER
+    tried += [(f"{name} {method} {n_steps}", name, method, n_steps) for method in ("loss", "norm")]
     for key, name, method, n_steps in tried:
         if key not in found:
             started = time.monotonic()

@@ -160,7 +160,7 @@ def maps_of(
     ensemble.check(data)
     check_branches(ensemble)
     predictor = predictor or ensemble.predictor(precision)
-    windows, n_dims = _meaning(ensemble)
+    windows, n_dims = _meaning(ensemble, predictor)
     found = []
     for entry in getattr(data, part):
         foreground, distances = predict_maps(predictor, entry.shape, entry.read_image)
@@ -169,10 +169,10 @@ def maps_of(
     return found
 
 
-def _meaning(ensemble: Ensemble) -> tuple[WindowSettings, int]:
+def _meaning(ensemble: Ensemble, predictor: MeanPredictor) -> tuple[WindowSettings, int]:
     """What the distances mean that an ensemble gives: their unit, and along how many axes they were measured."""
     member = next(member for member in ensemble.members if "distance" in member.gives)
-    return member.windows, dims_of_distances(ensemble.geometry())
+    return member.windows, dims_of_distances(predictor)
 
 
 def true_objects(part: Part) -> np.ndarray:
@@ -270,7 +270,7 @@ class _DistanceMeans:
 
     def __init__(self, data: Dataset, ensemble: Ensemble) -> None:
         self._parts = data.validation
-        windows, n_dims = _meaning(ensemble)
+        windows, n_dims = _meaning(ensemble, ensemble.geometry())
         self._truth = [true_distances(part, slice(0, part.shape[0]), windows, n_dims) for part in self._parts]
         self._sums = [np.zeros(part.shape, np.float32) for part in self._parts]
         self._weight = 0.0

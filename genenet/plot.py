@@ -100,14 +100,13 @@ def place(net: "NetworkRoot", plan: Plan) -> dict[str, Box]:
         depth[name] = max(before, columns.get(layer.gene, 0))
     scales = {path: plan.layers[plan.outputs[path]].grid[-1][0] for path in [*plan.chain, *heads]}
     second = _second(plan)
-    auxiliary = {plan.layers[head.scores].gene for head in plan.heads if head.auxiliary}
-    auxiliary = {path for path in auxiliary if "/" in path}
+    helpers = {plan.layers[head.scores].gene for head in plan.heads if head.auxiliary}
     n_rows = 1 + max(_log2(scale) + _lane(path) for path, scale in scales.items())
     for path, scale in scales.items():
         layer = plan.layers[plan.outputs[path]]
         row: float = _log2(scale) + _lane(path) + (n_rows if second and path.startswith(second) else 0)
-        if path in auxiliary:
-            row = BESIDE - boxes[_origin(plan, plan.outputs[path], boxes, path).path].y / ROW
+        if path in helpers and "/" in path:
+            row = BESIDE - _origin(plan, plan.outputs[path], boxes, path).y / ROW
         elif path in ("distance", "distance/head"):
             row = row if second else 1.0  # below the head for classes
         elif path in heads:
@@ -167,7 +166,7 @@ def _draw_nests(axes: "Axes", net: "NetworkRoot", boxes: dict[str, Box]) -> None
         inside = [box for path, box in boxes.items() if gene.path and path.startswith(f"{gene.path}/")]
         if not inside:
             continue
-        room = 0.13 * max(path.removeprefix(gene.path).count("/") for path in boxes if path.startswith(f"{gene.path}/"))
+        room = 0.13 * max(box.path.removeprefix(gene.path).count("/") for box in inside)
         left, right = min(b.x for b in inside) - BOX_WIDTH / 2 - room / 2, max(b.x for b in inside) + BOX_WIDTH / 2
         low, high = min(b.y for b in inside) - BOX_HEIGHT / 2 - room, max(b.y for b in inside) + BOX_HEIGHT / 2
         shade = SHADES[min(gene.depth - 1, len(SHADES) - 1)]
