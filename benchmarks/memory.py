@@ -1,6 +1,6 @@
 """Predicted memory of a training step, and of a forward pass, over the measured rise of peak resident memory.
 
-    python -m benchmarks.memory [training] [inference]
+    python -m benchmarks.memory [training] [inference] [SEED]
 
 Every blueprint makes one step on a tiny window and one on its own in a fresh process; both differences, predicted and
 measured, are between the two. Blueprints are drawn from the default spaces of the presets, batch sizes such that more
@@ -113,5 +113,6 @@ def compare(seed: int, *, is_training: bool) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("training", "inference"):
-        compare(0, is_training=name == "training")
+    seeds = [int(word) for word in sys.argv[1:] if word.isdecimal()]
+    for name in [word for word in sys.argv[1:] if not word.isdecimal()] or ("training", "inference"):
+        compare(*seeds or [0], is_training=name == "training")

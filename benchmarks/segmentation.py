@@ -176,7 +176,7 @@ def torch_unet(model: Any) -> Any:
                 x = stack(nn.functional.max_pool2d(x, 2) if scale else x)
                 skips.append(x)
             for up, join, skip in zip(self.up, self.join, skips[-2::-1], strict=True):
-                x = join(torch.cat([skip, up(x)], 1))
+                x = join(torch.cat([up(x), skip], 1))
             return self.head(x).softmax(1)
 
     net, weights = Net().eval(), {v.path: np.asarray(v) for v in model.variables}
@@ -285,7 +285,7 @@ def workers(folder: Path) -> None:
     """Two workers of a core each over one; and one of the two is killed half-way."""
     import psutil
 
-    volume = noise(folder / "w.ome.zarr", (48, 512, 512))
+    volume = noise(folder / "w.ome.zarr", (192, 512, 512))
     member = network(folder / "w", EncoderDecoder(n_classes=5, n_features=16, n_scales=3))
     ensemble = Ensemble((member,))
 

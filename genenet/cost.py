@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from genenet.operations import (
@@ -110,9 +111,11 @@ def inference_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: i
     """Peak memory of one float32 forward pass.
 
     A layer's output lives until the last layer that reads it is done; skips live long. A convolution takes a copy of
-    what it reads besides. Activations are applied where their input lies.
+    what it reads besides. A dilated one takes two of what it reads and two of what it writes, whose voxels were moved
+    to the batch: zeros are put around, and more of them until the dilation divides every side that the kernel spreads
+    over. Activations are applied where their input lies.
 
-    A first guess: `benchmarks.memory inference` holds it against measurements.
+    Held against measurements by `benchmarks.memory inference`.
     """
     names = list(plan.layers)
     read_last = {source: place for place, name in enumerate(names) for source in plan.layers[name].inputs}
@@ -124,10 +127,23 @@ def inference_bytes(plan: Plan, sizes: dict[str, tuple[int, ...]], batch_size: i
         if isinstance(layer.operation, (Activation, Softmax, Normalization)) and gone >= volume[name]:
             live += volume[name] - gone
             continue
-        copied = volume[layer.inputs[0]] if isinstance(layer.operation, Convolution) else 0
+        copied = 0
+        if is_dilated(layer.operation):
+            source = layer.inputs[0]
+            copied = 2 * batch_size * plan.layers[source].n_channels * _moved(layer.operation, sizes[source])
+            copied += 2 * batch_size * layer.n_channels * _moved(layer.operation, sizes[name], zeros_around=False)
+        elif isinstance(layer.operation, Convolution):
+            copied = volume[layer.inputs[0]]
         peak = max(peak, live + volume[name] + copied)
         live += volume[name] - gone
     return FLOAT_BYTES * (peak + plan.n_parameters)
+
+
+def _moved(operation: Convolution, sizes: Sequence[int], *, zeros_around: bool = True) -> int:
+    """How many voxels are moved to the batch for a dilated convolution."""
+    steps = [operation.dilation if side > 1 else 1 for side in operation.kernel]
+    wide = [operation.padded(n, axis) if zeros_around else n for axis, n in enumerate(sizes)]
+    return math.prod(math.ceil(n / step) * step for n, step in zip(wide, steps, strict=True))
 
 
 def is_dilated(operation: Operation) -> TypeGuard[Convolution]:

@@ -68,6 +68,14 @@ def test_the_fastest_engine_that_agrees_is_taken(tmp_path, caplog):
     assert all(trial.agreement > 0.999 for trial in tried)
 
 
+def test_what_is_far_behind_is_timed_once():
+    calls = []
+    for limit, n_calls in ((0, 1), (60, fastest.N_ROUNDS)):
+        calls.clear()
+        assert fastest._time(lambda: calls.append(1), limit) >= 0
+        assert len(calls) == n_calls
+
+
 def test_what_was_measured_is_kept_for_such_a_machine_and_block(tmp_path, caplog, monkeypatch):
     made, core = network(tmp_path, "2d"), (1, 32, 32)
     block = np.random.default_rng(1).integers(0, 255, (*made.geometry().reach(core).input, 1)).astype(np.uint8)

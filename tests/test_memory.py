@@ -1,5 +1,9 @@
 """How much memory there is: of the machine, and of a container's share."""
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from genenet import memory
@@ -44,6 +48,20 @@ def test_the_peak_grows():
     kept = bytearray(200 * 2**20)
     kept[:: 2**12] = b"x" * len(kept[:: 2**12])
     assert memory.peak_bytes() >= before + 100 * 2**20 or before > 1e9
+
+
+def test_the_peak_is_not_that_of_the_process_that_started_it():
+    kept = np.ones(40 * 2**20)  # 320 MiB
+    command = [sys.executable, "-c", "from genenet.memory import peak_bytes; print(peak_bytes())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 2**20 < int(done.stdout) < kept.nbytes < memory.peak_bytes()
+
+
+def test_without_proc_the_system_is_asked(tmp_path, monkeypatch):
+    (tmp_path / "status").write_text("Name: spam")
+    for name in ("none", "status"):
+        monkeypatch.setattr(memory, "_STATUS", tmp_path / name)
+        assert memory.peak_bytes() > 2**20
 
 
 @pytest.mark.parametrize("text", ["", "much", "4X", "-1G", "0", "1.G"])

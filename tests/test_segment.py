@@ -14,6 +14,7 @@ from genenet import segment
 from genenet.averaging import MeanPredictor, as_votes
 from genenet.blocks import BlockPredictor, Slab
 from genenet.calibration import expected_calibration_error, fit_temperature
+from genenet.cost import inference_bytes
 from genenet.doubt import sharpened
 from genenet.ensemble import Ensemble
 from genenet.folder import partial_path
@@ -674,6 +675,14 @@ def test_more_voxels_take_more_memory():
     assert found == sorted(found)
     # In the first stack: what a convolution reads, its copy, and what it writes, 64 channels each.
     assert found[-1] > 4 * 3 * 64 * 1200**2
+
+
+def test_dilated_convolutions_move_copies_to_the_batch():
+    plan = gn.DilatedNet(n_classes=2, n_scales=2, n_features=8, n_convs=1, kernel_size=3).plan_layers()
+    assert [layer.operation.dilation for name, layer in plan.layers.items() if name.endswith("conv0")] == [1, 2]
+    # What the second one reads and writes; with two zeros on each side, 31 make 35 and then 36; 31 make 32.
+    wanted = 8 * (31**2 + 31**2 + 2 * 36**2 + 2 * 32**2)
+    assert inference_bytes(plan, plan.sizes((31, 31)), 1) == 4 * (wanted + plan.n_parameters)
 
 
 def test_a_block_that_was_chosen_stays_when_it_goes_on(tmp_path):
