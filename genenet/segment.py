@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from genenet.averaging import MAX_CORE_VOXELS, MeanPredictor
+from genenet.chunks import group_of, shared_sides
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
 from genenet.formats import ome_zarr, place
@@ -22,7 +23,7 @@ from genenet.maps import Map, class_map, extra_maps
 from genenet.memory import available_bytes
 from genenet.normalization import Normalization, with_channels
 from genenet.pyramid import add_levels
-from genenet.tiling import Box, blocks, chunk_side, n_blocks
+from genenet.tiling import Box, chunk_side, n_blocks, numbered_blocks
 from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
 from genenet.wording import plural
 from genenet.work import Done, Work, Worker
@@ -169,7 +170,8 @@ def segment_volume(
         writers = _open_writers(left, maps, volume, core, ome_version, fresh=not manifest.done)
         partial = tuple(map(place.partial_name, targets))
         work = Work(load if run else lambda: networks, volume, maps, partial, core)
-        started, todo, n_kept = time.monotonic(), _missing(volume, core, manifest), len(manifest.done)
+        group = group_of(core, shared_sides(volume, core, networks.reach(core).input))
+        started, todo, n_kept = time.monotonic(), _missing(volume, core, group, manifest), len(manifest.done)
         total = Done([], 0, 0, 0.0, 0)
         doing = _run_here(work, todo, writers) if run is None else run(work, todo)
         if len(manifest.done) == n_blocks(volume.shape[:3], core):
@@ -258,10 +260,12 @@ def check_channels(volume: Volume, wanted: int) -> None:
         )
 
 
-def _missing(volume: Volume, core: Sequence[int], manifest: Manifest) -> Iterator[tuple[int, Box]]:
-    """Blocks that are yet to be done, by number."""
+def _missing(
+    volume: Volume, core: Sequence[int], group: Sequence[int], manifest: Manifest
+) -> Iterator[tuple[int, Box]]:
+    """Blocks that are yet to be done, by number; those that share chunks of the image one after the other."""
     done = frozenset(manifest.done)
-    return ((index, box) for index, box in enumerate(blocks(volume.shape[:3], core)) if index not in done)
+    return ((index, box) for index, box in numbered_blocks(volume.shape[:3], core, group) if index not in done)
 
 
 def _nothing() -> Generator[tuple[int, Done]]:

@@ -158,8 +158,22 @@ def blocks(shape: Sequence[int], core: Sequence[int]) -> Iterator[Box]:
     >>> [(box[0].start, box[0].stop) for box in blocks((10,), (4,))]
     [(0, 4), (4, 8), (8, 10)]
     """
-    ranges = [
-        [slice(first, min(first + step, size)) for first in range(0, size, step)]
-        for size, step in zip(shape, core, strict=True)
-    ]
-    yield from itertools.product(*ranges)
+    return (box for _, box in numbered_blocks(shape, core, (1,) * len(core)))
+
+
+def numbered_blocks(shape: Sequence[int], core: Sequence[int], group: Sequence[int]) -> Iterator[tuple[int, Box]]:
+    """The same with their numbers, but those of a group, so many blocks per axis, come one after the other.
+
+    >>> [number for number, _ in numbered_blocks((3, 4), (1, 2), (2, 1))]
+    [0, 2, 1, 3, 4, 5]
+    """
+    counts = [math.ceil(size / step) for size, step in zip(shape, core, strict=True)]
+    corners = itertools.product(*(range(0, n, step) for n, step in zip(counts, group, strict=True)))
+    for corner in corners:
+        ends = [min(first + step, n) for first, step, n in zip(corner, group, counts, strict=True)]
+        for place in itertools.product(*map(range, corner, ends)):
+            number = 0
+            for index, n in zip(place, counts, strict=True):
+                number = number * n + index
+            box = (slice(i * step, min((i + 1) * step, n)) for i, step, n in zip(place, core, shape, strict=True))
+            yield number, tuple(box)

@@ -47,6 +47,14 @@ class Volume:
         """How many channels a voxel has, 1 when there is no channel axis."""
         return self.shape[3] if len(self.shape) == 4 else 1
 
+    @property
+    def chunks(self) -> tuple[int, int, int] | None:
+        """Voxels `(z, y, x)` that are decoded whole for every `read`; None where any part can be had alone."""
+        if self.stored.chunks is None:
+            return None
+        sides = dict(zip(self.stored.axes, self.stored.chunks, strict=True))
+        return sides.get("z", 1), sides["y"], sides["x"]
+
     def read(self, box: Box) -> np.ndarray:
         """Give what is inside a box, reading as little as the format allows.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from genenet.averaging import MeanPredictor
 from genenet.blocks import Answer
+from genenet.chunks import keeping, shared_sides
 from genenet.maps import Map
 from genenet.memory import peak_bytes
 from genenet.normalization import with_channels
@@ -102,13 +103,14 @@ class Worker:
         self.work = work
         self.predictor = work.load()
         self.reach = self.predictor.reach(work.core)
+        self.volume = keeping(work.volume, shared_sides(work.volume, work.core, self.reach.input))
         self.is_warned = False
         self._plain: tuple[bytes, Said] | None = None
         self.writers = list(writers or map(reopen_volume, work.targets))
 
     def read(self, box: Box) -> np.ndarray:
         """What the networks need for a block, `(z, y, x, channels)`."""
-        read = self.work.volume.read_mirrored
+        read = self.volume.read_mirrored
         start = [side.start for side in box]
         images = self.predictor.read(lambda at, shape: with_channels(read(at, shape)), start, self.reach)
         if images.dtype.kind == "f" and not self.is_warned and not np.isfinite(images).all():

@@ -36,7 +36,7 @@ def open_stored(path: Path, inner: str, name: str) -> Stored:
         shape = dataset.shape or ()
         axes = name_axes(_axis_letters(dataset), shape, name, time_is_depth=True)
         read = functools.partial(_read, path, dataset.name)
-        return Stored(shape, dataset.dtype, axes, read, _voxel_size(dataset))
+        return Stored(shape, dataset.dtype, axes, read, _voxel_size(dataset), dataset.chunks)
 
 
 def list_datasets(path: Path) -> list[str]:

@@ -45,7 +45,8 @@ def open_stored(root: Path, inner: str, name: str) -> Stored:
         array, image, level = _find(root, inner)
         letters = _axis_letters(array, image)
         axes = name_axes(letters, array.shape, name)
-        return Stored(array.shape, array.dtype, axes, functools.partial(_read, array), _voxel_size(image, level, axes))
+        size = _voxel_size(image, level, axes)
+        return Stored(array.shape, array.dtype, axes, functools.partial(_read, array), size, array.chunks)
 
 
 def create(path: Path, layout: Layout, classes: Sequence[SegmentationClass] | None) -> Target:

@@ -43,6 +43,8 @@ class Stored:
         axes: One letter per axis: `z`, `y`, `x`, `c` for channels, `_` for an axis of length 1 without meaning.
         read: Gives the part inside one slice per axis.
         voxel_size_nm: `(z, y, x)`, or None when the file does not say.
+        chunks: What is fetched and decoded whole, and again for every `read`, along every axis; None where any part
+            can be had alone, or what was decoded is kept for a while.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +52,7 @@ class Stored:
     axes: str
     read: Callable[[Key], np.ndarray]
     voxel_size_nm: VoxelSize | None = None
+    chunks: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
