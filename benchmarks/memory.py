@@ -29,10 +29,7 @@ keras = import_keras()
 from genenet import from_dict
 from genenet.build import build_model
 from genenet.losses import cross_entropy
-
-def peak():
-    with open("/proc/self/status") as stream:
-        return next(int(line.split()[1]) * 1024 for line in stream if line.startswith("VmHWM"))
+from genenet.memory import peak_bytes
 
 blueprint, tiny, window, batch_size, is_training = json.loads(sys.argv[1])
 net = from_dict(blueprint)
@@ -46,11 +43,11 @@ for size, count in ((tiny, 1), (window, batch_size)):
     images = np.zeros((count, *size, net.n_channels), np.float32)
     if not is_training:
         built.model.predict_on_batch(images)
-        peaks.append(peak())
+        peaks.append(peak_bytes())
         continue
     labels, weights = np.zeros((count, *out), np.int32), np.ones((count, *out), np.float32)
     trainer.train_on_batch(images, [labels] * len(plan.heads), [weights] * len(plan.heads))
-    peaks.append(peak())
+    peaks.append(peak_bytes())
 print(json.dumps(peaks))
 """
 
