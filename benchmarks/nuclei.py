@@ -3,7 +3,7 @@
     python -m benchmarks.nuclei FOLDER [halves] [channels] [heads] [STEPS=2000] [RETRAIN=400]
 
 Train on the bladder, breast, colon, liver and prostate images of `monuseg`, validate on kidney and stomach, and score
-on the patients 02 to 06 of `tnbc` too. Two ResNet-34 U-Nets of half the width (32 features in the stem), windows of
+on all of `tnbc` too. Two ResNet-34 U-Nets of half the width (32 features in the stem), windows of
 256x256, four to a step, from scratch, STEPS each. `halves`: single weights halved, with RETRAIN steps after each, at
 the first learning rate: layer-wise to 128, network-wide to 512. `channels`: half and a quarter of the multiply-adds
 left, by loss (to first order, ten channels at once) and by l1 norm, with as much training; with the time that an image
@@ -60,16 +60,9 @@ def load() -> tuple[Path, Dataset, Dataset]:
     if not place:
         raise InputError("GENENET_DATA must name the folder that holds monuseg/ and tnbc/")
     folder = Path(place)
-    monuseg = {
-        "classes": CLASSES,
-        "training": parts(folder, "monuseg", "B*.jpg", "[CLP]*.jpg"),
-        "validation": parts(folder, "monuseg", "[KS]*.jpg"),
-    }
-    tnbc = {
-        "classes": CLASSES,
-        "training": parts(folder, "tnbc", "01_*.jpg"),
-        "validation": parts(folder, "tnbc", "0[2-6]_*.jpg"),
-    }
+    common = {"classes": CLASSES, "training": parts(folder, "monuseg", "B*.jpg", "[CLP]*.jpg")}
+    monuseg = {**common, "validation": parts(folder, "monuseg", "[KS]*.jpg")}
+    tnbc = {**common, "validation": parts(folder, "tnbc", "*.jpg")}
     return folder, Dataset.open(monuseg), Dataset.open(tnbc)
 
 
@@ -110,7 +103,7 @@ class Experiment:
             self.again,
             merging=self.merging,
             others={"TNBC": self.tnbc},
-            progress=lambda done, total: logging.info("%s: scored %d of %d", name, done, total),
+            progress=lambda done, total: logging.info("%s: network %d of %d", name, done, total),
             **options,
         )
         print(f"\n{name}\n{found.round(4).to_string(index=False)}", flush=True)

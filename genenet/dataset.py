@@ -13,6 +13,7 @@ import pydantic
 from genenet.classes import PALETTE, SegmentationClass
 from genenet.errors import InputError
 from genenet.folder import read_yaml
+from genenet.formats import place
 from genenet.formats.remote import is_remote
 from genenet.holding import in_memory, mapped
 from genenet.image_sets import expand_parts
@@ -256,6 +257,9 @@ def _open(settings: DataFile, folder: Path, name: str, hold: Callable[[Volume], 
         entries = entry if isinstance(entry, list) else [entry]
         parts[which] = tuple(_part(e, settings, folder, f"{name}: {which}", table, volumes, hold) for e in entries)
     _refuse_overlap(parts["training"], parts["validation"], name)
+    for image in (part.image for which in parts.values() for part in which):
+        if image.n_channels == 4 and Path(image.name).suffix.lower() in place.IMAGES:
+            raise InputError(f"{name}: {image.name} has a fourth channel, transparency; save the image as RGB")
     channels = {part.image.n_channels for which in parts.values() for part in which}
     if len(channels) > 1:
         raise InputError(f"{name}: images have {sorted(channels)} channels; all must have the same number")

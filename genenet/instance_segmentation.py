@@ -27,6 +27,9 @@ from genenet.validation import dims_of_distances, true_distances
 MERGING = "merging.json"
 TUNED_FOR = "networks"
 
+# Of foreground, where it is scored before merging.
+SEMANTIC_THRESHOLD = 0.5
+
 
 def read_merging(folder: Path | str) -> Merging:
     """How the networks of a folder are merged: as was found for them, else as is recommended."""
@@ -130,6 +133,14 @@ class Maps:
         return instance_scores(self.objects, found)
 
     @property
+    def semantic_dice(self) -> float:
+        """The Dice score of foreground at 0.5, before merging, where somebody labelled (Mahbod et al. 2022, 2.5)."""
+        known = self.truth >= 0
+        found, true = (self.foreground >= SEMANTIC_THRESHOLD) & known, (self.objects > 0) & known
+        both = np.count_nonzero(found) + np.count_nonzero(true)
+        return 2 * np.count_nonzero(found & true) / both if both else math.nan
+
+    @property
     def distance_mse(self) -> float:
         """The mean squared error of the distances, where somebody labelled."""
         known = self.truth >= 0
@@ -210,7 +221,8 @@ def evaluate_instances(
         predictor: The networks, if they are loaded already.
 
     Returns:
-        The mean over images; and a row per image, with the mean squared error of its distances, `distance_mse`, too.
+        The mean over images; and a row per image, in which stand the scores of the two maps too: `semantic_dice`, and
+        `distance_mse`, the mean squared error of its distances.
 
     Raises:
         InputError: The networks or the data do not fit, or cannot be merged.
@@ -218,7 +230,12 @@ def evaluate_instances(
     maps = maps_of(ensemble, data, part, precision=precision, predictor=predictor)
     found = [each.score(merging or Merging()) for each in maps]
     rows = [
-        {"image": each.name, **dataclasses.asdict(score), "distance_mse": each.distance_mse}
+        {
+            "image": each.name,
+            **dataclasses.asdict(score),
+            "semantic_dice": each.semantic_dice,
+            "distance_mse": each.distance_mse,
+        }
         for each, score in zip(maps, found, strict=True)
     ]
     return mean_scores(found), pd.DataFrame(rows)

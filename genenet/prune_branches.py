@@ -1,6 +1,7 @@
 """Prune the branches of an instance segmentation, and score the objects (Mahbod et al. 2022, figure 2)."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,21 +13,21 @@ from genenet.averaging import MeanPredictor
 from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
-from genenet.folder import writing
+from genenet.folder import read_json, write_json, writing
 from genenet.instance_segmentation import check_branches, evaluate_instances, write_merging
 from genenet.instances import Merging
-from genenet.prune_network import PrunedNetwork, PruningSettings, prune_network
+from genenet.prune_network import PrunedNetwork, PruningSettings, compare_rounds, prune_rounds
 from genenet.settings import TrainingSettings
 from pruning.magnitude import ratios
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CURVE = "curve.csv"
+CURVE, SCORES = "curve.csv", "scores.json"
 
 # What is drawn over the compression ratio: a column, and what it is called.
 DRAWN = {
-    "foreground_dice": "Dice",
+    "semantic_dice": "Dice of the foreground",
     "distance_mse": "squared error of distances",
     "aggregated_jaccard": "AJI",
     "pq": "PQ",
@@ -60,64 +61,122 @@ def prune_branches(
         rounds: Of channels, as for `prune_network`; single weights go in halvings.
         merging: How branches are merged, dense and pruned alike.
         others: Further data to score on, by name; their validation parts.
-        progress: Called with rounds scored and rounds in all.
+        progress: Called with networks pruned and trained, and their number in all.
 
     Returns:
-        A row per round and data: `data`; of all branches together `compression_ratio`, `theoretical_speedup` and
-        `measured_speedup`, by Keras in float32, one training window after the other; and what `score_branches` gives.
+        A row per round and data: `data`; `compression_ratio`, of the kernels where single weights go, else of all
+        parameters; `theoretical_speedup` and `measured_speedup` of all branches together, by Keras in float32, one
+        training window after the other; and what `score_branches` gives. While it is at work `curve.csv` has what is
+        done so far, without speed-ups.
 
     Raises:
         InputError: Networks that cannot be merged, or that do not fit the data; further data called `validation`.
         PruningError: The target cannot be reached.
     """
-    folder, data = Path(folder), Dataset.open(data)
+    folder, data, merging = Path(folder), Dataset.open(data), merging or Merging()
     settings = settings or PruningSettings("magnitude", compression_ratio=16, scope="layer")
     check_branches(ensemble)
     if "validation" in (others or {}):
         raise InputError("further data must not be called validation: that is the data's own part")
-    pruned = []
-    for index, member in enumerate(ensemble.members):
+    scored_on = {"validation": data, **{name: Dataset.open(other) for name, other in (others or {}).items()}}
+    for entry in scored_on.values():
+        ensemble.check(entry)
+    halvings = ratios(settings.compression_ratio) if settings.compression_ratio else []
+    n_rounds = len(halvings) or rounds
+    names = [f"cr{ratio:g}" for ratio in halvings] or [f"round{number}" for number in range(1, n_rounds + 1)]
+    places = [folder / f"branch{index}" for index in range(len(ensemble.members))]
+    branches = []
+    for member, place in zip(ensemble.members, places, strict=True):
         rate = settings.learning_rate
         own = dataclasses.replace(
             settings, learning_rate=10.0**member.blueprint.log10_learning_rate if rate is None else rate
         )
         again = None if training is None else dataclasses.replace(training, windows=member.windows)
-        pruned.append(prune_network(member, data, folder / f"branch{index}", own, again, rounds=rounds))
-    halvings = ratios(settings.compression_ratio) if settings.compression_ratio else []
-    scored_on = {"validation": data, **{name: Dataset.open(other) for name, other in (others or {}).items()}}
-    rows, n_stages = [], len(pruned[0].stages)
-    for place in range(n_stages):
-        together = dataclasses.replace(ensemble, members=tuple(done.stages[place] for done in pruned))
-        costs = _costs(pruned, place)
-        if halvings:
-            costs["compression_ratio"] = [1.0, *halvings][place]
-        if place:
-            name = f"cr{costs['compression_ratio']:g}" if halvings else f"round{place}"
-            together.save(folder / name)
-            write_merging(folder / name, merging or Merging(), together)
-        predictor = together.predictor()
-        for name, entry in scored_on.items():
-            rows.append({"data": name, **costs, **score_branches(together, entry, merging, predictor)})
-        if progress is not None:
-            progress(place + 1, n_stages)
-    found = pd.DataFrame(rows)
-    with writing(folder / CURVE) as beside:
-        found.to_csv(beside, index=False)
-    draw_curves({settings.scope if halvings else settings.method: found}, folder / "curve.png")
-    return found
+        branches.append(prune_rounds(member, data, place, own, again, rounds=rounds))
+    curve = _Curve(folder, scored_on, merging, settings.scope if halvings else settings.method)
+    curve.add(ensemble, {"compression_ratio": 1.0})
+    for number, name in enumerate(names):
+        members = []
+        for index, branch in enumerate(branches):
+            members.append(next(branch))
+            if progress is not None:
+                progress(number * len(branches) + index + 1, n_rounds * len(branches))
+        together = dataclasses.replace(ensemble, members=tuple(members))
+        _save(together, folder / name, merging)
+        curve.add(together, {"compression_ratio": halvings[number]} if halvings else {})
+    pruned = [
+        compare_rounds(member, data, place, n_rounds) for member, place in zip(ensemble.members, places, strict=True)
+    ]
+    for number, name in enumerate(names, 1):  # the branches' rounds have their last places now
+        _save(
+            dataclasses.replace(ensemble, members=tuple(done.stages[number] for done in pruned)), folder / name, merging
+        )
+    return curve.finish([_costs(pruned, number) for number in range(n_rounds + 1)])
+
+
+def _save(together: Ensemble, folder: Path, merging: Merging) -> None:
+    together.save(folder)
+    write_merging(folder, merging, together)
+
+
+class _Curve:
+    """Scores over the rounds, in `curve.csv` and `curve.png` as they come; what was scored once is not scored again.
+
+    Args:
+        folder: Where they go, with `scores.json`, in which a call after a kill finds them.
+        scored_on: Data by name.
+        merging: How branches are merged.
+        way: Of pruning, for the picture.
+    """
+
+    def __init__(self, folder: Path, scored_on: Mapping[str, Dataset], merging: Merging, way: str) -> None:
+        self._folder, self._scored_on, self._merging, self._way = folder, scored_on, merging, way
+        self._known = read_json(folder / SCORES) if (folder / SCORES).exists() else {}
+        self._rounds: list[tuple[dict[str, float | None], dict[str, dict[str, float]]]] = []
+
+    def add(self, together: Ensemble, costs: dict[str, float | None]) -> None:
+        """Score a round."""
+        found = {name: self._scores(together, data) for name, data in self._scored_on.items()}
+        self._rounds.append((costs, found))
+        self._write()
+
+    def finish(self, costs: Sequence[dict[str, float | None]]) -> pd.DataFrame:
+        """Add what every round costs, where it is not known yet."""
+        self._rounds = [({**new, **old}, found) for new, (old, found) in zip(costs, self._rounds, strict=True)]
+        return self._write()
+
+    def _scores(self, together: Ensemble, data: Dataset) -> dict[str, float]:
+        images = [part.image.name for part in data.validation]
+        made_of = json.dumps([together.identity, data.fingerprint, images, self._merging.to_dict()])
+        if made_of not in self._known:
+            self._known[made_of] = score_branches(together, data, self._merging)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_json(self._folder / SCORES, self._known)
+        return self._known[made_of]
+
+    def _write(self) -> pd.DataFrame:
+        rows = [{"data": name, **costs, **found} for costs, each in self._rounds for name, found in each.items()]
+        table = pd.DataFrame(rows)
+        with writing(self._folder / CURVE) as beside:
+            table.to_csv(beside, index=False)
+        if table["compression_ratio"].notna().all():
+            draw_curves({self._way: table}, self._folder / "curve.png")
+        return table
 
 
 def score_branches(
     ensemble: Ensemble, data: Dataset, merging: Merging | None = None, predictor: MeanPredictor | None = None
 ) -> dict[str, float]:
-    """Score the objects, and the distances, on a validation part.
+    """Score the objects, the foreground, and the distances, on a validation part.
 
     Returns:
-        By name: `aggregated_jaccard`, `pq`, `sq`, `dq`, `foreground_dice`, `distance_mse`; means over images.
+        By name: `aggregated_jaccard`, `pq`, `sq`, `dq`, `foreground_dice` of the objects; `semantic_dice` of the
+        foreground before merging; `distance_mse`; means over images.
     """
     found, rows = evaluate_instances(ensemble, data, merging=merging, predictor=predictor)
     names = ("aggregated_jaccard", "pq", "sq", "dq", "foreground_dice")
-    return {**{name: getattr(found, name) for name in names}, "distance_mse": float(rows["distance_mse"].mean())}
+    means = {name: float(rows[name].mean()) for name in ("semantic_dice", "distance_mse")}
+    return {**{name: getattr(found, name) for name in names}, **means}
 
 
 def _costs(pruned: Sequence[PrunedNetwork], place: int) -> dict[str, float | None]:

@@ -134,7 +134,26 @@ def prune_network(
         PruningError: The target cannot be reached, or a layer does not exist.
         TrainingError: As for `train_network`.
     """
-    folder, data = Path(folder), Dataset.open(data)
+    data = Dataset.open(data)
+    n_rounds = sum(1 for _ in prune_rounds(network, data, folder, settings, training, rounds=rounds, watch=watch))
+    return compare_rounds(network, data, folder, n_rounds)
+
+
+def prune_rounds(
+    network: Network,
+    data: Dataset,
+    folder: Path | str,
+    settings: PruningSettings,
+    training: TrainingSettings | None = None,
+    *,
+    rounds: int = 1,
+    watch: Callable[[int, float, Any], bool | None] | None = None,
+) -> Iterator[Network]:
+    """What `prune_network` does, round by round; gives the network after each.
+
+    The last is `FOLDER`; all others lie in `FOLDER.rounds`, until `compare_rounds` takes them in.
+    """
+    folder = Path(folder)
     if training is not None and "distance" in network.gives:  # distances mean what they did
         units = {name: getattr(network.windows, name) for name in ("distance_kind", "distance_cap")}
         training = dataclasses.replace(training, windows=dataclasses.replace(training.windows, **units))
@@ -142,9 +161,8 @@ def prune_network(
         raise InputError(f"`rounds` must be at least 1, and 1 for magnitude, which halves by itself, but got {rounds}")
     halvings = ratios(settings.compression_ratio or 1.0) if settings.method == "magnitude" else []
     rounds = len(halvings) or rounds
-    stages = {"before": network}
     origin = {"from": str(network.folder), "digest": network.details.get("digest"), "data": data.fingerprint}
-    beside = folder.with_name(f"{folder.name}.rounds")
+    beside = _beside(folder)
     for number in range(1, rounds + 1):
         place = folder if number == rounds else _first_there((folder / "rounds" / str(number), beside / str(number)))
         what = {**origin, "round": [number, rounds], **json.loads(json.dumps(settings.to_dict()))}
@@ -154,13 +172,26 @@ def prune_network(
             if halvings:
                 part = dataclasses.replace(settings, compression_ratio=halvings[number - 1])
             finished = _prune_once(network, data, place, part, training, watch, {"pruned": what})
-        network = stages["after" if number == rounds else f"round {number}"] = finished
-    found = compare(stages, data)
+        network = finished
+        yield network
+
+
+def compare_rounds(network: Network, data: Dataset, folder: Path | str, n_rounds: int) -> PrunedNetwork:
+    """Hold all rounds of a finished `prune_rounds` against the network that they began with; write `pruning.csv`."""
+    folder = Path(folder)
+    beside = _beside(folder)
     if beside.exists():
         beside.rename(folder / "rounds")
+    between = {f"round {number}": Network.open(folder / "rounds" / str(number)) for number in range(1, n_rounds)}
+    stages = {"before": network, **between, "after": Network.open(folder)}
+    found = compare(stages, data)
     found.to_csv(folder / REPORT)
-    between = [Network.open(folder / "rounds" / str(number)) for number in range(1, rounds)]
-    return PrunedNetwork((stages["before"], *between, network), found)
+    return PrunedNetwork(tuple(stages.values()), found)
+
+
+def _beside(folder: Path) -> Path:
+    """Where the rounds lie until the last is done."""
+    return folder.with_name(f"{folder.name}.rounds")
 
 
 def _first_there(places: Sequence[Path]) -> Path:

@@ -1,6 +1,7 @@
 """Coarser levels of an OME-Zarr, so that viewers show volumes of any size at once."""
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,16 @@ from genenet.formats import ome_zarr
 from genenet.formats.stored import writing
 from genenet.tiling import blocks
 
+logger = logging.getLogger("genenet")
+
 # No level is made of one whose sides are all this long or less.
 SMALL = 256
 
 # An axis is halved with the finest if its voxels are at most so many times as long.
 NEARLY = 1.5
+
+# From so many voxels on it takes minutes, so it is said.
+MANY = 2**30
 
 # So many boxes at a time, unless they take more than this together.
 N_THREADS, MOST_BYTES = 4, 2**29
@@ -44,6 +50,8 @@ def add_levels(path: Path, *, labels: bool) -> int:
     axes = "".join(axis["name"] for axis in image["axes"])
     sizes = np.array(image["datasets"][0]["coordinateTransformations"][0]["scale"], float)
     source, total = group["0"], np.ones(len(axes), int)
+    if source.size >= MANY:
+        logger.info("adding coarser levels, for viewers, to %s", path)
     for level in itertools.count(1):
         halved = _halved(source.shape, sizes * total, axes)
         if not halved.any():
@@ -55,8 +63,8 @@ def add_levels(path: Path, *, labels: bool) -> int:
             del group[name]
         target = ome_zarr.create_level(group, name, shape, source.chunks, source.shards, source.dtype, axes)
         unit, factors = source.shards or _unit(source.chunks), tuple(np.where(halved, 2, 1))
-        # What is read, and as float32 with a copy where it is averaged.
-        n_bytes = math.prod(unit) * math.prod(factors) * (source.dtype.itemsize + (0 if labels else 8))
+        # What is read, and again where it is filled up; a mean, and what is added to it, in float32.
+        n_bytes = math.prod(unit) * (2 * math.prod(factors) * source.dtype.itemsize + (0 if labels else 8))
         n_threads = int(np.clip(MOST_BYTES // n_bytes, 1, N_THREADS))
         with writing(str(path)):
             _in_threads(_Reduce(source, target, factors, labels), blocks(shape, unit), n_threads)
@@ -95,10 +103,12 @@ def mean_of(values: np.ndarray, factors: Sequence[int]) -> np.ndarray:
     [2.0, 5.0]
     """
     missing = [(0, -n % factor) for n, factor in zip(values.shape, factors, strict=True)]
-    padded = np.pad(values, missing, mode="edge").astype(np.float32)
-    split = [part for n, factor in zip(padded.shape, factors, strict=True) for part in (n // factor, factor)]
-    mean = padded.reshape(split).mean(tuple(range(1, 2 * values.ndim, 2)))
-    return (np.rint(mean) if values.dtype.kind in "ui" else mean).astype(values.dtype)
+    padded = np.pad(values, missing, mode="edge") if np.any(missing) else values
+    mean = np.zeros([n // factor for n, factor in zip(padded.shape, factors, strict=True)], np.float32)
+    for firsts in itertools.product(*map(range, factors)):
+        mean += padded[tuple(slice(first, None, factor) for first, factor in zip(firsts, factors, strict=True))]
+    mean /= math.prod(factors)
+    return (np.rint(mean, out=mean) if values.dtype.kind in "ui" else mean).astype(values.dtype)
 
 
 def _halved(shape: Sequence[int], sizes: np.ndarray, axes: str) -> np.ndarray:

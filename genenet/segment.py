@@ -34,8 +34,9 @@ logger = logging.getLogger("genenet")
 MEMORY_SHARE = 0.5
 MAX_BYTES = 2**31
 
-# The largest chunk of an output, `(z, y, x)`; with more than so many of them, blocks are packed into one file each.
-CHUNK = 16, 256, 256
+# The largest chunk of an output, `(z, y, x)`, of thick blocks and of single slices: small ones take longer. With more
+# than so many of them, blocks are packed into one file each.
+CHUNK, FLAT_CHUNK = (16, 256, 256), (1, 512, 512)
 MOST_FILES = 2**14
 
 # Gives networks, and how other processes load them: from what an earlier run had chosen (`engines`, a word such as
@@ -246,7 +247,7 @@ def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, 
     for target in targets:
         if several and place.target(target).format != "ome_zarr":
             raise InputError(f"several processes write one OME-Zarr, but not {target}; choose .ome.zarr")
-    _warn_of_other_intensities(volume, predictor.members[0].normalization)
+    warn_of_other_intensities(volume, predictor.members[0].normalization)
     for target in targets:
         place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -276,7 +277,7 @@ def _run_here(work: Work, todo: Iterable[tuple[int, Box]], writers: Sequence[Wri
     yield from Worker(work, writers).do_all(todo)
 
 
-def _warn_of_other_intensities(volume: Volume, normalization: Normalization) -> None:
+def warn_of_other_intensities(volume: Volume, normalization: Normalization) -> None:
     """Say so when the middle of the volume looks nothing like what the network was trained on."""
     z, y, x = (
         slice(max(0, n // 2 - room), min(n, n // 2 + room))
@@ -318,7 +319,8 @@ def _open_writers(
     if not fresh:
         return [reopen_volume(place.partial_name(target)) for target in targets]
     shape = volume.shape[:3]
-    chunks = tuple(chunk_side(side, most) for side, most in zip(core, CHUNK, strict=True))
+    most = FLAT_CHUNK if core[0] == 1 else CHUNK
+    chunks = tuple(chunk_side(side, longest) for side, longest in zip(core, most, strict=True))
     is_large = n_blocks(shape, chunks) > MOST_FILES
     writers = []
     for target, kind in zip(targets, maps, strict=True):

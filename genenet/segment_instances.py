@@ -26,7 +26,7 @@ from genenet.normalization import with_channels
 from genenet.object_table import measure_objects
 from genenet.outlines import write_outlines
 from genenet.overlay import draw_outlines
-from genenet.segment import check_channels
+from genenet.segment import check_channels, warn_of_other_intensities
 from genenet.views import STRAIGHT, Look
 from genenet.volume import Volume, create_volume, open_volume
 
@@ -305,6 +305,7 @@ def _do_in_memory(
     predictor: MeanPredictor, volume: Volume, output: Path, merging: Merging, memory_bytes: int | None
 ) -> pd.DataFrame:
     """Find the objects of an image, and write their numbers."""
+    warn_of_other_intensities(volume, predictor.members[0].normalization)
     foreground, distances = predict_maps(
         predictor,
         volume.shape[:3],

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genenet.augment import Augmentation
 from genenet.dataset import Dataset
 from genenet.ensemble import Ensemble
@@ -147,6 +149,8 @@ def train_branches(
             return None if watch is None else watch(name, step, seconds, record)
 
         begun = None if start is None else start(net)
+        if begun is not None and begun.normalization in (IMAGENET, IMAGENET_GREY):
+            _check_eight_bits(data)
         members.append(
             train_network(
                 net,
@@ -163,6 +167,20 @@ def train_branches(
     if not is_tuned(folder, ensemble):
         tune(ensemble, data, folder, n_trials=n_trials, seed=seed)
     return ensemble
+
+
+def _check_eight_bits(data: Dataset) -> None:
+    """Refuse images whose values are not what a pretrained encoder knows.
+
+    Raises:
+        InputError: They are not 8-bit.
+    """
+    for part in data.training:
+        if part.image.dtype != np.uint8:
+            raise InputError(
+                f"{part.image.name} has {part.image.dtype} values, but a pretrained encoder knows 8-bit images; "
+                "convert the images, or train without --encoder"
+            )
 
 
 def tune(

@@ -1,6 +1,7 @@
 """From folders of images to numbered objects: image sets, two branches, merging, scores, pruning, the program."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from test_cli import fine, refused
 
 import genenet as gn
+import genenet.prune_branches as prune_branches_module
 from genenet.augment import Augmentation
 from genenet.ensemble import Ensemble
 from genenet.errors import InputError
@@ -225,6 +227,48 @@ def test_a_pretrained_encoder_is_where_training_begins(data, tmp_path):
     start = start_from_encoder(tmp_path / "resnet18.npz")(net)
     assert start.normalization.mean[0] == pytest.approx(255 * 0.485)
     assert start.identity and start.details["encoder"].endswith("resnet18.npz")
+    deep = gn.Dataset.open(data_of_sixteen_bits(tmp_path / "deep"))
+    with pytest.raises(
+        InputError, match=r"liver_0\.tif has uint16 values, but a pretrained encoder knows 8-bit images"
+    ):
+        train_branches(
+            {"semantic": net}, deep, tmp_path / "t", quick(), start=start_from_encoder(tmp_path / "resnet18.npz")
+        )
+    assert not (tmp_path / "t").exists()
+
+
+def data_of_sixteen_bits(folder):
+    data_file = write_tissue(folder)
+    for path in (folder / "images").iterdir():
+        with Image.open(path) as image:
+            tifffile.imwrite(path.with_suffix(".tif"), np.asarray(image).astype(np.uint16) * 257, photometric="rgb")
+    data_file.write_text(data_file.read_text().replace(".png", ".tif"))
+    return data_file
+
+
+@pytest.mark.slow
+def test_training_from_a_pretrained_encoder(data, tmp_path):
+    from test_resnet_unet import state_dict
+
+    from genenet.train_branches import start_from_encoder
+
+    np.savez(tmp_path / "resnet18.npz", **state_dict(18))
+    nets = blueprints(data, depth=18, window_size=64)
+    start = start_from_encoder(tmp_path / "resnet18.npz")
+    for _ in range(2):  # the second time nothing is left to do
+        branches = train_branches(nets, data, tmp_path / "t", quick(), start=start, n_trials=1)
+    for member in branches.members:
+        assert member.normalization.mean[0] == pytest.approx(255 * 0.485)
+        assert member.details["encoder"].endswith("resnet18.npz")
+
+
+def test_images_with_transparency_are_not_learned_from(tmp_path):
+    data_file = write_tissue(tmp_path)
+    for path in (tmp_path / "images").iterdir():
+        with Image.open(path) as image:
+            image.convert("RGBA").save(path)
+    with pytest.raises(InputError, match=r"liver_0\.png has a fourth channel, transparency; save the image as RGB"):
+        gn.Dataset.open(data_file)
 
 
 @pytest.mark.parametrize(
@@ -480,6 +524,13 @@ def test_images_of_other_types_are_taken_as_they_are(dtype, two_heads, data_file
     assert len(found.objects) > 3
 
 
+def test_a_range_that_the_networks_do_not_know_is_warned_of(two_heads, data_file, tmp_path, caplog):
+    with Image.open(data_file.parent / "images" / "kidney_5.png") as image:
+        tifffile.imwrite(tmp_path / "deep.tif", np.asarray(image).astype(np.uint16) * 257, photometric="rgb")
+    segment_folder(Ensemble((two_heads,)), [tmp_path / "deep.tif"], tmp_path / "out", precision="float32")
+    assert "deep.tif has intensities of" in caplog.text
+
+
 def test_an_image_without_objects(two_heads, tmp_path):
     Image.fromarray(np.full((40, 50, 3), (235, 190, 215), np.uint8)).save(tmp_path / "empty.png")
     done = segment_instances(
@@ -536,6 +587,55 @@ def test_branches_are_pruned_together(branches, data, tmp_path):
     again = prune_branches(ensemble, data, tmp_path / "p", settings, **args)
     unlike = ["data", "measured_speedup"]
     np.testing.assert_allclose(again.drop(columns=unlike).to_numpy(), curve.drop(columns=unlike).to_numpy())
+
+
+@pytest.mark.slow
+def test_pruning_of_branches_continues_after_a_kill(branches, data, tmp_path, monkeypatch):
+    ensemble, folder = Ensemble.open(branches), tmp_path / "p"
+    settings = PruningSettings("magnitude", compression_ratio=4, scope="network")
+
+    def killed(done, total):
+        assert total == 4
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune_branches(ensemble, data, folder, settings, quick(), progress=killed)
+    so_far = pd.read_csv(folder / "curve.csv")
+    assert list(so_far["compression_ratio"]) == [1, 2] and "theoretical_speedup" not in so_far
+    assert len(Ensemble.open(folder / "cr2").members) == 2
+
+    scored = []
+    score = prune_branches_module.score_branches
+    monkeypatch.setattr(
+        prune_branches_module, "score_branches", lambda *args: scored.append(args[0]) or score(*args)
+    )  # fmt: skip
+    curve = prune_branches(ensemble, data, folder, settings, quick())
+    assert len(scored) == 1 and list(curve["compression_ratio"]) == [1, 2, 4]
+    pd.testing.assert_frame_equal(curve.iloc[:2][so_far.columns], so_far)
+    for member in Ensemble.open(folder / "cr4").members:
+        kernels = [w for w in member.load("float32").get_weights() if w.ndim == 4]
+        zeros = sum(int((w == 0).sum()) for w in kernels) / sum(w.size for w in kernels)
+        assert zeros == pytest.approx(3 / 4, abs=0.01)
+    assert {str(member.folder) for member in Ensemble.open(folder / "cr2").members} == {
+        str(folder / f"branch{index}" / "rounds" / "1") for index in range(2)
+    }
+
+
+def test_other_data_are_checked_before_pruning(branches, data, tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml"):
+        prune_branches(Ensemble.open(branches), data, tmp_path / "p", others={"x": tmp_path / "none.yaml"})
+    assert not (tmp_path / "p").exists()
+
+
+def test_foreground_is_scored_before_merging():
+    objects = np.array([[[0, 0, 1, 1, 2, 2]]])
+    foreground = np.array([[[0.9, 0.1, 0.5, 0.4, 0.8, 0.9]]], np.float32)
+    truth = np.array([[[0, 0, 1, 1, 1, -1]]], np.float32)
+    # 3 found and 3 true where somebody labelled, 2 of them the same.
+    assert Maps("x", foreground, foreground, objects, truth).semantic_dice == pytest.approx(2 * 2 / (3 + 3))
+    nothing = np.zeros_like(foreground)
+    assert math.isnan(Maps("x", nothing, nothing, np.zeros_like(objects), nothing).semantic_dice)
 
 
 @pytest.mark.slow
@@ -641,6 +741,13 @@ def test_the_program_trains_segments_scores_and_prunes(data_file, tmp_path):
     )
     assert "--table names one file" in refused(
         "segment", tmp_path / "run", images, tmp_path / "many", "--instances", "--table", tmp_path / "t.csv"
+    )
+    for option, words in (("--restart", []), ("--block", ["2"]), ("--workers", ["2"]), ("--cluster", ["local"])):
+        assert f"{option} is for one large image" in refused(
+            "segment", tmp_path / "run", images, tmp_path / "many", "--instances", option, *words
+        )
+    assert "--maps-dtype is about classes and maps" in refused(
+        "segment", tmp_path / "run", one, tmp_path / "x.tif", "--instances", "--maps-dtype", "uint8"
     )
     assert "would find objects in 6 images" in fine(
         "segment", tmp_path / "run", images, tmp_path / "many", "--instances", "--dry-run"

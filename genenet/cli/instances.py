@@ -198,6 +198,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Prune all branches in rounds, single weights by halves or channels, and score the objects after each."""
+    from genenet.dataset import Dataset
     from genenet.device import import_keras
     from genenet.errors import InputError
     from genenet.folder import remove
@@ -228,21 +229,23 @@ def prune(
     if wrong := [name for name, path in others.items() if not path]:
         raise InputError(f"--other takes name=data.yaml, but got {wrong[0]!r}")
     _refuse_to_replace(output, [networks, *(member.folder for member in members.members)])
+    opened = Dataset.open(data)
+    scored_on = {name: Dataset.open(path) for name, path in others.items()}
     if overwrite:
         remove(output)
     training = None
     if retrain_steps:
         training = branch_settings(steps=retrain_steps, validate_every=retrain_steps)
-    with progress("scoring") as shown:
+    with progress("pruning") as shown:
         found = prune_branches(
             members,
-            data,
+            opened,
             output,
             chosen,
             training,
             rounds=rounds,
             merging=read_merging(networks),
-            others=others,
+            others=scored_on,
             progress=shown,
         )
     rows = found.to_dict("records")
@@ -250,7 +253,7 @@ def prune(
         say_json(rows)
         return
     first = {"data": "", "compression_ratio": ".3g", "theoretical_speedup": ".2f", "measured_speedup": ".2f"}
-    say(table(rows, {**first, **dict.fromkeys(SHOWN, ".4f"), "distance_mse": ".5f"}))
+    say(table(rows, {**first, **dict.fromkeys(SHOWN, ".4f"), "semantic_dice": ".4f", "distance_mse": ".5f"}))
     say(f"wrote {output}")
 
 

@@ -27,10 +27,16 @@ def complain(text: str) -> None:
     sys.stderr.write(f"genenet: {' '.join(text.split())}\n")
 
 
+class _Lines(logging.Handler):
+    """Plain lines on what is standard error just then: a bar puts something of its own there, and stays below them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{self.format(record)}\n")
+
+
 def log_to_stderr() -> None:
     """Show what the library logs as plain lines."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Lines()
     logger = logging.getLogger("genenet")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

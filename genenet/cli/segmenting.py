@@ -166,6 +166,9 @@ def segment(
         for path, name in (*beside, (margin, "margin"), (distances, "distances")):
             if path is not None:
                 raise InputError(f"--{name} is a map beside classes; with --instances objects are written")
+        unusable = ("ome-zarr", ome_zarr != "0.5"), ("no-pyramid", not pyramid), ("maps-dtype", maps_dtype != "float16")
+        if wrong := [name for name, is_set in unusable if is_set]:
+            raise InputError(f"--{wrong[0]} is about classes and maps; leave it out with --instances")
         more = {"table": csv, "outlines": outlines, "overlay": overlay}
         limits |= {**machines, "restart": restart}
         _find_objects(members, what, image, output, more, how, limits, dry_run=dry_run, as_json=as_json)
@@ -232,8 +235,12 @@ def _find_objects(
     merging, written = read_merging(what), [output, *(path for path in more.values() if path is not None)]
     if is_folder and (wrong := [name for name, path in more.items() if path is not None]):
         raise InputError(f"--{wrong[0]} names one file, but {image} is a folder, of which all images get all of these")
-    if is_folder and limits["cluster"] is not None:
-        raise InputError("--cluster spreads one large image; a folder of images is worked on here, one after the other")
+    unusable = {"cluster": limits["cluster"], "workers": limits["n_workers"], "block": limits.get("max_voxels")}
+    unusable["restart"] = limits["restart"] or None
+    if is_folder and (wrong := [name for name, value in unusable.items() if value is not None]):
+        raise InputError(
+            f"--{wrong[0]} is for one large image; a folder of images is worked on here, one after the other"
+        )
     if dry_run:
         images = images_in(Path(image)) if is_folder else [image]
         if not is_folder:
