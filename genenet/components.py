@@ -26,7 +26,7 @@ from genenet.manifest import held
 from genenet.object_table import Pieces, measure
 from genenet.pyramid import add_levels
 from genenet.tiling import Box, blocks
-from genenet.volume import Volume, Writer, create_volume, open_volume
+from genenet.volume import Volume, Writer, check_not_read, create_volume, open_volume
 
 # The shape of a block, unless asked for otherwise.
 BLOCK = 64, 256, 256
@@ -71,6 +71,8 @@ def find_components(
     if connectivity not in (1, 2, 3):
         raise InputError(f"`connectivity` is 1, 2 or 3, but got {connectivity}")
     targets = [str(output), *([] if cleaned is None else [str(cleaned)])]
+    for target in targets:
+        check_not_read(volume, target)
     shape, size = volume.shape, volume.voxel_size_nm
     chunks = tuple(min(side, n) for side, n in zip(block, shape, strict=True))
     boxes = list(blocks(shape, chunks))

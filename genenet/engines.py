@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import numpy as np
 
 from genenet.blocks import BlockPredictor
@@ -82,26 +83,37 @@ def open_predictor(network: Network, engine: str = "keras", precision: str = "au
 @contextlib.contextmanager
 def _written(network: Network, engine: str) -> Iterator[Path]:
     """What an engine reads, for windows of any size: made once, and kept in the network's folder where that may be."""
-    suffix = FILES[engine]
-    path = network.folder / "engines" / suffix
+    path = network.folder / "engines" / FILES[engine]
     if path.exists():
         yield path
-        return
-    model = network.load("float32")
+    elif os.access(network.folder, os.W_OK):
+        (network.folder / "engines").mkdir(exist_ok=True)
+        lock = network.folder / "engines" / f"{engine}.lock"
+        with filelock.FileLock(lock):
+            if not path.exists():  # another process may have made it meanwhile
+                _convert(network, engine, path)
+        lock.unlink(missing_ok=True)
+        yield path
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / FILES[engine]
+            _convert(network, engine, path)
+            yield path
+
+
+def _convert(network: Network, engine: str, path: Path) -> None:
+    """Write what an engine reads."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"what {engine} reads is made by Keras on TensorFlow; segment once with KERAS_BACKEND=tensorflow"
         )
-    with contextlib.ExitStack() as stack:
-        if not os.access(network.folder, os.W_OK):
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / suffix
-        with writing(path.parent if engine == "openvino" else path) as beside:
-            if engine == "openvino":
-                beside.mkdir()
-            _write(model, engine, beside)
-        yield path
+    model = network.load("float32")
+    with writing(path.parent if engine == "openvino" else path) as beside:
+        if engine == "openvino":
+            beside.mkdir()
+        _write(model, engine, beside)
 
 
 def _write(model: "keras.Model", engine: str, beside: Path) -> None:
@@ -185,7 +197,7 @@ def _onnx(path: Path, precision: str) -> tuple[Run, str]:
 
     if precision not in ("auto", "float32"):
         raise InputError(f"ONNX Runtime computes networks in float32 here, but {precision} is asked for")
-    providers = os.environ.get(PROVIDERS_VARIABLE, "CPUExecutionProvider").split(",")
+    providers = [name.strip() for name in os.environ.get(PROVIDERS_VARIABLE, "CPUExecutionProvider").split(",")]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads()
     session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)

@@ -1,15 +1,12 @@
 """Ensembles: trained networks whose class probabilities are averaged (Guay et al. 2018, section 2.1)."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from genenet.averaging import MAX_CORE_VOXELS, MeanPredictor, score_parts
 from genenet.blocks import BlockPredictor
@@ -19,8 +16,16 @@ from genenet.errors import InputError
 from genenet.folder import read_json, write_json
 from genenet.metrics import Scores
 from genenet.network import Network
-from genenet.normalization import with_channels
-from genenet.selection import MAX_MEMBERS, CurvePoint, beside, ranked_by_score, read_curve, select_members, write_curve
+from genenet.selection import (
+    MAX_MEMBERS,
+    CurvePoint,
+    beside,
+    n_candidates,
+    ranked_by_score,
+    read_curve,
+    select_members,
+    write_curve,
+)
 from genenet.views import STRAIGHT, Look, views
 from genenet.wording import plural
 
@@ -29,9 +34,6 @@ if TYPE_CHECKING:
     from genenet.volume import Volume
 
 MEMBERS = "members.json"
-
-# Engines are compared on blocks of at most so many voxels.
-TRIAL_VOXELS = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Ensemble:
         calibration: The ensemble's expected calibration error before and after calibration, where it was calibrated.
         axes: Across which axes a 2-D member's slices lie, a word for each member: `z`, or `zyx` for the mean over all
             three; `z` if left out.
+        chosen_by: How members were selected: some of `select`'s `rule`, `max_members`, `limit_s_per_megavoxel` and
+            `calibrate`.
 
     Raises:
         InputError: No members, members with different classes or channels, or weights that are not positive.
@@ -64,6 +68,7 @@ class Ensemble:
     candidates: tuple[tuple[str, float], ...] = ()
     calibration: tuple[float, float] | None = None
     axes: tuple[str, ...] = ()
+    chosen_by: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -78,8 +83,12 @@ class Ensemble:
             views(2, across)  # refuses what it does not know
         first = self.members[0]
         for other in self.members[1:]:
-            if [entry.value for entry in other.classes] != [entry.value for entry in first.classes]:
-                raise InputError(f"{other.folder} has other classes than {first.folder}; they cannot be averaged")
+            theirs, ours = ([(entry.value, entry.name) for entry in each.classes] for each in (other, first))
+            if theirs != ours:
+                raise InputError(
+                    f"{other.folder} has other classes than {first.folder}, {_named(theirs)} and {_named(ours)}; they "
+                    "cannot be averaged"
+                )
             if other.blueprint.n_channels != first.blueprint.n_channels:
                 raise InputError(f"{other.folder} reads another number of channels than {first.folder}")
 
@@ -145,33 +154,15 @@ class Ensemble:
             core: The block's shape.
             look: How members look at the volume.
         """
-        from genenet.device import find_device
-        from genenet.fastest import fastest
+        from genenet.engine_choice import fastest_members
 
-        tried = ["float32", *(["bfloat16"] if find_device().fast_bfloat16 else [])]
-        chosen = []
-        for member in self.members:
-            alone = MeanPredictor((member.geometry(),))
-            side = alone.choose_core(core, TRIAL_VOXELS)
-            reach = alone.reach(side)
-            middle = zip(volume.shape[:3], side, strict=True)
-            start = [max((n - width) // 2 // width * width, 0) for n, width in middle]
-            pick = functools.partial(alone.read, lambda at, n: with_channels(volume.read_mirrored(at, n)), start, reach)
-            chosen.append(fastest(member, tried if precision == "auto" else [precision], pick, side)[0])
-        return self._combine(chosen, look)
+        return self._combine(fastest_members(self.members, precision, volume, core), look)
 
     def calibrate(self, volume: "Volume") -> None:
         """Make whole-number networks of all members, by windows spread over a volume (`genenet.engines.calibrate`)."""
-        from genenet.engines import N_CALIBRATION, calibrate
+        from genenet.engine_choice import calibrate_members
 
-        for member in self.members:
-            shape = member.blueprint.window_shape().input
-            whole = (1,) * (3 - len(shape)) + shape
-            room = [max(n - side, 0) for n, side in zip(volume.shape[:3], whole, strict=True)]
-            rng = np.random.default_rng(0)
-            starts = rng.integers(0, np.array(room) + 1, (N_CALIBRATION, 3)).tolist()
-            windows = [member.normalization(with_channels(volume.read_mirrored(at, whole))) for at in starts]
-            calibrate(member, windows if len(shape) == 2 else [window[None] for window in windows])
+        calibrate_members(self.members, volume)
 
     def _combine(self, members: Iterable[BlockPredictor], look: Look) -> MeanPredictor:
         axes = self.axes or ("z",) * len(self.members)
@@ -242,7 +233,10 @@ class Ensemble:
             cache=cache,
             progress=progress,
         )
-        return cls(vote=vote, **found._asdict())
+        chosen_by = {"rule": rule, "max_members": max_members, "calibrate": calibrate}
+        if limit_s_per_megavoxel is not None:
+            chosen_by["limit_s_per_megavoxel"] = limit_s_per_megavoxel
+        return cls(vote=vote, chosen_by=chosen_by, **found._asdict())
 
     def summary(self) -> str:
         """How many networks it takes, and what they reach on the validation part, in a line."""
@@ -260,9 +254,23 @@ class Ensemble:
 
     def is_selected_from(self, networks: Sequence[Network]) -> bool:
         """Whether members were selected among the best of these networks: doing so again would change nothing."""
-        ranked = ranked_by_score(networks)[: max(len(self.candidates), MAX_MEMBERS)]
+        rule, most = self.chosen_by.get("rule", "best"), self.chosen_by.get("max_members", MAX_MEMBERS)
+        ranked = ranked_by_score(networks)[: n_candidates(rule, most)]
         known = [(Path(folder).resolve(), score) for folder, score in self.candidates]
         return known == [(network.folder.resolve(), network.scores["adjusted_rand"]) for network in ranked]
+
+    @staticmethod
+    def limits(
+        cluster: str | None, n_workers: int | None, jobs: Mapping[str, Any] | None, memory_bytes: int | None
+    ) -> tuple[int | None, int]:
+        """What a block may take of memory where `segment` runs it, and how many processes share this machine."""
+        from genenet import clusters
+        from genenet.memory import parse_bytes
+        from genenet.segment import MAX_BYTES
+
+        if cluster == "slurm" and memory_bytes is None and jobs and jobs.get("memory"):
+            memory_bytes = min(parse_bytes(str(jobs["memory"])) // 2, MAX_BYTES)
+        return memory_bytes, n_workers or clusters.n_devices() if cluster == "local" else 1
 
     def segment(
         self,
@@ -301,44 +309,18 @@ class Ensemble:
                 several processes cannot write.
         """
         from genenet import clusters
-        from genenet.engines import open_predictor
-        from genenet.memory import parse_bytes
-        from genenet.segment import MAX_BYTES, choose_block, segment_volume
+        from genenet.engine_choice import preparation
+        from genenet.segment import choose_block, segment_volume
         from genenet.volume import open_volume
 
         self.check_classes()
         volume = open_volume(image)
-        here, run, n_here = self.geometry(look), None, 1
+        here, run = self.geometry(look), None
         if cluster is not None:
             run = clusters.runner(cluster, n_workers, jobs)
             volume, output = volume.absolute(), Path(output).absolute()
             options["extras"] = {name: Path(path).absolute() for name, path in (options.get("extras") or {}).items()}
-            n_here = n_workers or clusters.n_devices() if cluster == "local" else 1
-        if cluster == "slurm" and memory_bytes is None and jobs and jobs.get("memory"):
-            memory_bytes = min(parse_bytes(str(jobs["memory"])) // 2, MAX_BYTES)
-
-        def prepare(chosen: dict[str, Any], core: tuple[int, ...]) -> tuple[MeanPredictor, Callable[[], MeanPredictor]]:
-            """The networks by the engines that an earlier run began with, or by those chosen now."""
-            engines = [tuple(word.split("/")) for word in chosen.get("engines", ())]
-            found = None
-            if precision == "int8":
-                self.calibrate(volume)
-            if not engines and engine == "auto":
-                found = self.fastest(precision, volume, core, look)
-            elif not engines and cluster is None:
-                found = self.predictor_by([(engine, precision)] * len(self.members), look)
-            elif not engines:
-                engines = [open_predictor(self.members[0], engine, precision).engine] * len(self.members)
-            engines = [member.engine for member in found.members] if found else engines
-            absolute = dataclasses.replace(self, members=tuple(member.absolute() for member in self.members))
-            load = functools.partial(absolute.predictor_by, engines, look)
-            if cluster is None:
-                return found or load(), load
-            named = [
-                dataclasses.replace(member, engine=words) for member, words in zip(here.members, engines, strict=True)
-            ]
-            return dataclasses.replace(here, members=tuple(named)), load
-
+        memory_bytes, n_here = self.limits(cluster, n_workers, jobs, memory_bytes)
         return segment_volume(
             here,
             self.classes,
@@ -346,7 +328,7 @@ class Ensemble:
             output,
             identity=self.identity,
             run=run,
-            prepare=prepare,
+            prepare=preparation(self, volume, look, engine=engine, precision=precision, cluster=cluster),
             block=choose_block(here, volume, max_voxels, memory_bytes, n_here),
             settings={
                 "engine": engine,
@@ -389,6 +371,8 @@ class Ensemble:
             {"network": os.path.relpath(path, folder), "adjusted_rand": score} for path, score in self.candidates
         ]
         content = {"ensemble": 1, "vote": self.vote, "members": members, "candidates": candidates}
+        if self.chosen_by:
+            content["chosen_by"] = dict(self.chosen_by)
         if self.calibration is not None:
             content["calibration_error"] = dict(zip(("before", "after"), self.calibration, strict=True))
         write_json(folder / MEMBERS, content)
@@ -426,4 +410,9 @@ class Ensemble:
             candidates,
             calibration,
             axes if set(axes) != {"z"} else (),
+            entry.get("chosen_by", {}),
         )
+
+
+def _named(classes: Sequence[tuple[int, str]]) -> str:
+    return ", ".join(f"{value} {name}" for value, name in classes)

@@ -17,7 +17,7 @@ import numpy as np
 
 from genenet.blocks import Answer, BlockPredictor
 from genenet.device import cpu_name, find_device
-from genenet.engines import ENGINES, PACKAGES, missing, n_threads, open_predictor
+from genenet.engines import ENGINES, PACKAGES, PROVIDERS_VARIABLE, missing, n_threads, open_predictor
 from genenet.errors import InputError
 from genenet.folder import read_json, write_json
 from genenet.network import Network
@@ -80,9 +80,18 @@ def fastest(
             best = min(tried, key=_rank)
             _say(network, best, f", as measured on {entry['date']}; to measure again, delete {path}")
             return open_predictor(network, best.engine, best.precision), tried
-    predictor, tried = _measure(network, precisions, read(), core)
-    _say(network, min(tried, key=_rank), "")
-    if os.access(network.folder, os.W_OK):
+    images = read()
+    predictor, tried = _measure(network, precisions, images, core)
+    best, varies = min(tried, key=_rank), bool(images.min() < images.max())
+    _say(network, best, "")
+    if best.agreement < AGREEMENT:
+        logger.warning(
+            "%s: no engine gives what Keras gives in float32 on %.1f %% of the voxels; the fastest, %s in %s, is taken",
+            network.folder, 100 * AGREEMENT, best.engine, best.precision,
+        )  # fmt: skip
+    if not varies:
+        logger.warning("the block of the volume has one value everywhere, which tells nothing of engines' agreement")
+    if varies and os.access(network.folder, os.W_OK):
         date, rows = datetime.date.today().isoformat(), [dataclasses.asdict(trial) for trial in tried]
         write_json(path, [*kept, {"date": date, "where": where, "tried": rows}])
     return predictor, tried
@@ -103,9 +112,10 @@ def _measure(
         for precision in precisions:
             try:
                 predictor = open_predictor(network, engine, precision)
-            except InputError:  # this precision is not to be had here
+                answer = predictor.predict(batch, reach)
+            except Exception as error:  # noqa: BLE001  (whatever an engine cannot do, another may)
+                logger.info("%s in %s is passed over: %s", engine, precision, str(error).strip().partition("\n")[0])
                 continue
-            answer = predictor.predict(batch, reach)
             limit = math.inf if best is None or best[0].agreement < AGREEMENT else FAR_BEHIND * best[0].seconds
             seconds = _time(functools.partial(predictor.predict, batch, reach), limit)
             trial = Trial(engine, precision, seconds, _agreement(answer, expected))
@@ -155,6 +165,7 @@ def _where(precisions: Sequence[str], core: tuple[int, ...]) -> dict[str, Any]:
         "processor": f"{platform.machine()} {cpu_name()}",
         "threads": n_threads(),
         "backend": device.backend,
+        "providers": os.environ.get(PROVIDERS_VARIABLE, ""),
         "versions": {name: importlib.metadata.version(name) for name in engines},
         "precisions": list(precisions),
         "core": list(core),

@@ -105,6 +105,10 @@ class Manifest:
                 self._remember(json.loads(line))
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.path} is damaged; --restart begins anew") from None
+        if not self.done:  # nothing was made, so nobody is bound
+            remove(self.path)
+            self.chosen = {}
+            return
         ours = self.settings
         differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         if differing:

@@ -24,7 +24,7 @@ from genenet.memory import available_bytes
 from genenet.normalization import Normalization, with_channels
 from genenet.pyramid import add_levels
 from genenet.tiling import Box, chunk_side, n_blocks, numbered_blocks
-from genenet.volume import Volume, Writer, create_volume, open_volume, reopen_volume
+from genenet.volume import Volume, Writer, check_new_volume, check_not_read, create_volume, open_volume, reopen_volume
 from genenet.wording import plural
 from genenet.work import Done, Work, Worker
 
@@ -144,9 +144,9 @@ def segment_volume(
     """
     volume = image if isinstance(image, Volume) else open_volume(image)
     extras = extras or {}
-    maps = (class_map(classes), *extra_maps(extras, extras_dtype, predictor, len(classes)))
+    maps = maps_for(predictor, classes, extras, extras_dtype)
     targets = tuple(map(str, (output, *extras.values())))
-    _check(predictor, volume, targets, several=run is not None)
+    check_segmentation(predictor, volume, targets, maps, ome_version, several=run is not None)
     made_by = {
         "networks": identity,
         "image": [volume.name, volume.shape, str(volume.dtype)],
@@ -218,6 +218,13 @@ def segment_volume(
     )
 
 
+def maps_for(
+    predictor: MeanPredictor, classes: Sequence[SegmentationClass], extras: Iterable[str], extras_dtype: str
+) -> tuple[Map, ...]:
+    """What is written: the classes, and further maps by name."""
+    return class_map(classes), *extra_maps(extras, extras_dtype, predictor, len(classes))
+
+
 def choose_block(
     predictor: MeanPredictor,
     volume: Volume,
@@ -239,17 +246,30 @@ def choose_block(
     return core
 
 
-def _check(predictor: MeanPredictor, volume: Volume, targets: Sequence[str], *, several: bool) -> None:
-    """Refuse what cannot be, before anything is written."""
+def check_segmentation(
+    predictor: MeanPredictor,
+    volume: Volume,
+    targets: Sequence[str],
+    maps: Sequence[Map],
+    ome_version: str,
+    *,
+    several: bool,
+) -> None:
+    """Refuse what cannot be, before anything is written.
+
+    Raises:
+        InputError: As for `segment_volume`.
+    """
     check_channels(volume, len(predictor.members[0].normalization.mean))
-    if len(set(targets)) < len(targets):
+    files = [place.target(target).path for target in targets]
+    if len(set(files)) < len(files):
         raise InputError(f"every map needs a file of its own, but got {', '.join(targets)}")
-    for target in targets:
+    for target, entry in zip(targets, maps, strict=True):
+        check_new_volume(target, entry.dtype, ome_version)
+        check_not_read(volume, target)
         if several and place.target(target).format != "ome_zarr":
             raise InputError(f"several processes write one OME-Zarr, but not {target}; choose .ome.zarr")
     warn_of_other_intensities(volume, predictor.members[0].normalization)
-    for target in targets:
-        place.target(target).path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_channels(volume: Volume, wanted: int) -> None:
@@ -321,9 +341,9 @@ def _open_writers(
     shape = volume.shape[:3]
     most = FLAT_CHUNK if core[0] == 1 else CHUNK
     chunks = tuple(chunk_side(side, longest) for side, longest in zip(core, most, strict=True))
-    is_large = n_blocks(shape, chunks) > MOST_FILES
     writers = []
     for target, kind in zip(targets, maps, strict=True):
+        is_large = n_blocks(shape, chunks) * math.prod(kind.extra) > MOST_FILES
         writers.append(
             create_volume(
                 place.partial_name(target),

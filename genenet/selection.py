@@ -68,6 +68,11 @@ def ranked_by_score(networks: Sequence[Network]) -> list[Network]:
     return sorted(networks, key=lambda network: -network.scores["adjusted_rand"])
 
 
+def n_candidates(rule: str, max_members: int) -> int:
+    """Among how many of the best networks a rule chooses."""
+    return max_members if rule == "best" else max(max_members, MAX_CANDIDATES)
+
+
 def select_members(
     ranked: Sequence[Network],
     data: Dataset,
@@ -83,7 +88,7 @@ def select_members(
 ) -> Selection:
     """See `genenet.ensemble.Ensemble.select`; networks are ranked, and fit the data."""
     joins = _rule(rule, limit_s_per_megavoxel)
-    ranked = ranked[: max_members if rule == "best" else max(max_members, MAX_CANDIDATES)]
+    ranked = ranked[: n_candidates(rule, max_members)]
     sample, said = draw_sample(data), []
     for network in ranked:
         said.append(probabilities_at(network, data, sample, precision=precision, cache=cache))

@@ -72,7 +72,11 @@ def per_second(limit_s: float) -> Rule:
         def may_join(joined: list[int], number: int) -> bool:
             return number not in joined and sum(seconds[each] for each in (*joined, number)) <= limit_s
 
-        return _join(candidates, most, may_join, lambda gain, number: gain / seconds[number])
+        def worth(gain: float, number: int) -> float:
+            # What is lost counts for more the longer it takes: else slow networks would seem to lose least.
+            return gain / seconds[number] if gain > 0 else gain * seconds[number]
+
+        return _join(candidates, most, may_join, worth)
 
     return rule
 

@@ -249,8 +249,7 @@ def create_volume(
     """
     where = place.target(path)
     layout = _layout(os.fspath(path), shape, dtype, voxel_size_nm, chunks)
-    if ome_version not in ome_zarr.VERSIONS:
-        raise InputError(f"OME-Zarr is written in version {' or '.join(ome_zarr.VERSIONS)}, but got {ome_version!r}")
+    check_new_volume(path, dtype, ome_version)
     if shards is not None and ome_version == ome_zarr.VERSION:
         layout = dataclasses.replace(layout, chunks=(*tuple(chunks or DEFAULT_CHUNKS)[:3], *layout.chunks[3:]))
         layout = dataclasses.replace(layout, shards=(*tuple(shards)[:3], *layout.shape[3:]))
@@ -264,6 +263,32 @@ def create_volume(
         except BaseException:
             remove(where.path)
             raise
+
+
+def check_new_volume(path: str | os.PathLike[str], dtype: Any, ome_version: str = ome_zarr.VERSION) -> None:
+    """Refuse what `create_volume` could not write, whatever its shape.
+
+    Raises:
+        InputError: The suffix or the version is unknown, or the format has no such type.
+    """
+    where = place.target(path)
+    if ome_version not in ome_zarr.VERSIONS:
+        raise InputError(f"OME-Zarr is written in version {' or '.join(ome_zarr.VERSIONS)}, but got {ome_version!r}")
+    if where.format == "tiff":
+        tiff.check_dtype(where.path, np.dtype(dtype))
+
+
+def check_not_read(volume: Volume, path: str | os.PathLike[str]) -> None:
+    """Refuse to write over the volume that is read.
+
+    Raises:
+        InputError: The path is the volume's, or holds it.
+    """
+    if not isinstance(volume.source, (str, os.PathLike)) or is_remote(os.fspath(volume.source)):
+        return
+    read, written = Path(place.find(volume.source).path).resolve(), place.target(path).path.resolve()
+    if written == read or written in read.parents:
+        raise InputError(f"{os.fspath(path)} is what is read; choose another output")
 
 
 def reopen_volume(path: str | os.PathLike[str]) -> Writer:

@@ -1,13 +1,18 @@
 """Engines: each gives what Keras gives, for windows of any size, and is made once."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
 import genenet as gn
 from genenet import engines, fastest
+from genenet.engine_choice import most_varied
 from genenet.ensemble import Ensemble
 from genenet.network import save_network
 from genenet.normalization import Normalization
+from genenet.volume import open_volume
 
 CLASSES = tuple(gn.SegmentationClass(value, f"class {value}", "#56b4e9") for value in range(3))
 NETS = {
@@ -16,6 +21,8 @@ NETS = {
     "gated": {"merge": "gate", "normalization": "batch", "activation": "elu"},
     "3d": {"spatial_mode": "3d", "window_size": 16, "window_depth": 16, "n_scales": 1},
     "distances": {"distance_weight": 0.5},
+    "dilated": {"dilation": 2},
+    "dilated 3d": {"spatial_mode": "3d", "window_size": 16, "window_depth": 16, "n_scales": 1, "dilation": 2},
 }
 
 
@@ -92,6 +99,83 @@ def test_what_was_measured_is_kept_for_such_a_machine_and_block(tmp_path, caplog
     path.write_text("[{}]")
     with pytest.raises(gn.InputError, match="measured.json is damaged; delete it, and the engines are measured again"):
         fastest.fastest(made, ["float32"], lambda: block, core)
+
+
+def test_an_engine_that_fails_or_disagrees_is_told_of(tmp_path, caplog, monkeypatch):
+    made, core = network(tmp_path, "2d"), (1, 32, 32)
+    block = np.random.default_rng(1).integers(0, 255, (*made.geometry().reach(core).input, 1)).astype(np.uint8)
+    real = engines.open_predictor
+
+    def broken(network, engine, precision):
+        if engine != "keras":
+            raise RuntimeError("cannot convert\nmore")
+        return real(network, engine, precision)
+
+    monkeypatch.setattr(fastest, "open_predictor", broken)
+    monkeypatch.setattr(fastest, "AGREEMENT", 1.1)
+    monkeypatch.setattr(fastest, "missing", lambda engine: [])
+    monkeypatch.setattr(fastest, "_where", lambda *_: {})
+    caplog.set_level("INFO", "genenet")
+    chosen, tried = fastest.fastest(made, ["float32"], lambda: block, core)
+    assert chosen.engine == ("keras", "float32") and len(tried) == 1
+    assert "openvino in float32 is passed over: cannot convert\n" in caplog.text + "\n"
+    assert "no engine gives what Keras gives" in caplog.text
+    (made.folder / fastest.MEASURED).unlink()
+    caplog.clear()
+    fastest.fastest(made, ["float32"], lambda: np.full_like(block, 7), core)
+    assert "one value everywhere" in caplog.text and not (made.folder / fastest.MEASURED).exists()
+
+
+def test_engines_are_measured_where_the_volume_varies_most():
+    volume = np.zeros((5, 200, 300), np.uint8)
+    assert most_varied(open_volume(volume), (1, 32, 32)) == [2, 64, 128]
+    volume[2, 100:120, 195:220] = image((1, 20, 25))[0]
+    assert most_varied(open_volume(volume), (1, 32, 32)) == [2, 96, 192]
+    # A volume smaller than a block.
+    assert most_varied(open_volume(volume), (8, 256, 512)) == [0, 0, 0]
+    deep = np.full((3, 64, 64, 2), np.nan, np.float32)
+    assert most_varied(open_volume(deep), (1, 32, 32)) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_what_engines_read_is_made_once_by_many_at_once(engine, tmp_path, monkeypatch):
+    made, calls = network(tmp_path, "2d"), []
+
+    def slow(model, engine, beside):
+        calls.append(engine)
+        time.sleep(0.3)
+        (beside / "model.xml" if engine == "openvino" else beside).write_text("x")
+
+    monkeypatch.setattr(engines, "_write", slow)
+
+    def ask():
+        with engines._written(made, engine) as path:
+            assert path.read_text() == "x"
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == [engine]
+    assert [path.name for path in (made.folder / "engines").iterdir()] == [engines.FILES[engine].split("/")[0]]
+
+
+def test_bfloat16_by_openvino_nearly_agrees(tmp_path):
+    if engines.missing("openvino"):
+        pytest.skip("pip install openvino")
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bfloat16")
+    made = network(tmp_path, "2d")
+    fit = made.geometry().reach((1, 64, 64))
+    batch = made.normalization(np.random.default_rng(1).integers(0, 255, (*fit.input, 1)))
+    exact, found = (
+        engines.open_predictor(made, "openvino", precision).predict(batch, fit).probabilities
+        for precision in ("float32", "bfloat16")
+    )
+    assert 0 < abs(exact - found).max() < 0.05
 
 
 def test_engines_that_cannot_be_are_named(tmp_path, monkeypatch):

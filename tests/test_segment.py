@@ -1,11 +1,14 @@
 """Block by block: no seams, no voxel twice, continued after a kill, refused where it cannot be."""
 
+import dataclasses
 import json
 import resource
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 
@@ -23,7 +26,7 @@ from genenet.network import save_network
 from genenet.normalization import Normalization
 from genenet.segment import segment_volume
 from genenet.selection_rules import Candidates, best_first, greedy, greedy_with_replacement, per_second
-from genenet.tiling import blocks, choose_core, fit_core
+from genenet.tiling import blocks, choose_core, chunk_side, fit_core
 from genenet.views import Look
 from genenet.volume import create_volume, open_volume
 
@@ -94,6 +97,42 @@ def test_seams_are_invisible(values, max_voxels, tmp_path):
     labels = np.load(tmp_path / "o.npy")
     sure = abs(expected[..., 0] - 0.5) > 1e-5
     np.testing.assert_array_equal(labels[sure], np.array([0, 7])[expected.argmax(-1)][sure])
+
+
+@st.composite
+def any_network(draw):
+    """A small network, flat or deep, anisotropic or not, with one kind of padding."""
+    pick = lambda *choices: draw(st.sampled_from(choices))  # noqa: E731
+    values = {
+        "n_scales": pick(1, 2), "n_convs": pick(1, 2), "padding": pick("same", "valid"),
+        "upsampling": pick("transposed", "resize"), "pooling": pick("max", "strided"),
+        "merge": pick("concatenate", "sum", "gate"), "dilation": pick(1, 2),
+    }  # fmt: skip
+    if pick(True, False):
+        values |= {"spatial_mode": "3d", "pool_z": pick("always", "never"), "window_depth": 40, "window_size": 64}
+    else:
+        values["window_size"] = 96
+    return values
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(any_network(), st.tuples(*[st.integers(1, side) for side in (7, 45, 45)]), st.tuples(*[st.integers(1, 3)] * 3))
+def test_blocks_of_any_network_and_size_have_no_seams(tmp_path, values, shape, multiples):
+    try:
+        member = predictor(**values)
+    except gn.InputError:
+        reject()
+    mean, volume = MeanPredictor((member,)), image(shape)
+    whole = mean.reach(mean.choose_core(shape, 10**9))
+    expected = mean.predict(mean.read(open_volume(volume).read_mirrored, (0, 0, 0), whole)[..., None], whole)
+    core = tuple(step * n for step, n in zip(member.stride, multiples, strict=True))
+    segment_volume(
+        mean, CLASSES, open_volume(volume), tmp_path / "o.npy", identity="a", block=core, overwrite=True,
+        extras={"probabilities": tmp_path / "p.npy"},
+    )  # fmt: skip
+    z, y, x = shape
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected.probabilities[:z, :y, :x], atol=2e-3)
 
 
 def test_a_mean_filter_equals_scipy(tmp_path):
@@ -219,6 +258,82 @@ def test_other_intensities_are_warned_of(tmp_path, caplog):
     assert "expect little of the result" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"extras": {"entropy": "e.tif"}},
+            "e.tif is to hold float16; write .ome.zarr instead; maps may be whole numbers",
+        ),
+        ({"ome_version": "0.6"}, "OME-Zarr is written in version 0.4 or 0.5, but got '0.6'"),
+        ({"extras": {"entropy": "o.ome.zarr"}}, "every map needs a file of its own"),
+        ({"extras": {"entropy": "x.h5:/a", "margin": "x.h5:/b"}}, "every map needs a file of its own"),
+    ],
+)
+def test_what_is_refused_binds_nobody(options, message, tmp_path):
+    mean, volume = MeanPredictor((predictor(),)), open_volume(image())
+    if "extras" in options:
+        options = {"extras": {name: str(tmp_path / file) for name, file in options["extras"].items()}}
+    with pytest.raises(gn.InputError, match=message):
+        segment_volume(mean, CLASSES, volume, tmp_path / "o.ome.zarr", identity="a", **options)
+    assert list(tmp_path.iterdir()) == []
+    segment_volume(mean, CLASSES, volume, tmp_path / "o.ome.zarr", identity="a")
+
+
+def test_a_run_that_did_no_block_binds_nobody(tmp_path, monkeypatch):
+    mean, volume = MeanPredictor((predictor(),)), open_volume(image())
+
+    def fails(*_, **__):
+        raise gn.InputError("the disk is full")
+
+    with monkeypatch.context() as broken, pytest.raises(gn.InputError, match="the disk is full"):
+        broken.setattr(segment, "_open_writers", fails)
+        segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="a", block=(1, 16, 16))
+    done = segment_volume(mean, CLASSES, volume, tmp_path / "o.npy", identity="b", block=(1, 32, 32))
+    assert done.block == (1, 32, 32)
+
+
+@pytest.mark.parametrize("part", ["", "/0"])
+def test_the_image_is_not_written_over(part, tmp_path):
+    with create_volume(tmp_path / "i.ome.zarr", (3, 50, 70), np.float32) as writer:
+        writer.write((slice(0, 3), slice(0, 50), slice(0, 70)), image())
+    mean, volume = MeanPredictor((predictor(),)), open_volume(f"{tmp_path / 'i.ome.zarr'}{part}")
+    for output, extras in (("i.ome.zarr", {}), ("o.npy", {"entropy": tmp_path / "x" / ".." / "i.ome.zarr"})):
+        with pytest.raises(gn.InputError, match="i.ome.zarr is what is read; choose another output"):
+            segment_volume(mean, CLASSES, volume, tmp_path / output, identity="a", overwrite=True, extras=extras)
+    np.testing.assert_array_equal(volume.read((slice(0, 3), slice(0, 50), slice(0, 70))), image())
+
+
+def test_many_chunks_are_packed_by_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(segment, "MOST_FILES", 150)
+    monkeypatch.setattr(segment, "FLAT_CHUNK", (1, 8, 8))
+    maps = {name: tmp_path / f"{name}.ome.zarr" for name in ("probabilities", "entropy")}
+    segment_volume(
+        MeanPredictor((predictor(),)), CLASSES, open_volume(image()), tmp_path / "o.ome.zarr", identity="a",
+        extras=maps, block=(1, 32, 32),
+    )  # fmt: skip
+    # 3 x 7 x 9 chunks, and twice as many of two classes.
+    for path, first in ((tmp_path / "o.ome.zarr", ()), (maps["probabilities"], (1,))):
+        stored = zarr.open_group(path, mode="r")["0"]
+        assert stored.chunks == (*first, 1, 8, 8) and stored.shards == (*(2 * n for n in first), 1, 32, 32)
+    monkeypatch.setattr(segment, "MOST_FILES", 200)
+    maps = {name: tmp_path / f"{name}2.ome.zarr" for name in ("probabilities",)}
+    segment_volume(
+        MeanPredictor((predictor(),)), CLASSES, open_volume(image()), tmp_path / "o2.ome.zarr", identity="a",
+        extras=maps, block=(1, 32, 32),
+    )  # fmt: skip
+    assert zarr.open_group(tmp_path / "o2.ome.zarr", mode="r")["0"].shards is None
+    assert zarr.open_group(maps["probabilities"], mode="r")["0"].shards == (2, 1, 32, 32)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 1200), min_size=3, max_size=3))
+def test_blocks_are_whole_chunks(core):
+    most = segment.FLAT_CHUNK if core[0] == 1 else segment.CHUNK
+    for side, longest in zip(core, most, strict=True):
+        assert side % chunk_side(side, longest) == 0
+
+
 def test_other_channels_are_refused(tmp_path):
     mean = MeanPredictor((predictor(),))
     with pytest.raises(gn.InputError, match="has 3 channels, but the network was trained on 1"):
@@ -299,6 +414,13 @@ def test_members_with_other_classes_are_refused(networks, data_settings, tmp_pat
     np.save(data_settings["labels"], labels)
     with pytest.raises(gn.InputError, match=r"know the class values \[0, 1, 2\], but the data has \[0, 1, 9\]"):
         gn.evaluate(networks[0], gn.Dataset.open({**data_settings, "image": image_file}))
+    renamed = (networks[0].classes[0], dataclasses.replace(networks[0].classes[1], name="vesicle"))
+    other = dataclasses.replace(networks[1], classes=(*renamed, networks[0].classes[2]))
+    with pytest.raises(gn.InputError, match="has other classes than .*1 vesicle.*1 disc.*; they cannot be averaged"):
+        Ensemble((networks[0], other))
+    net = gn.EncoderDecoder(n_classes=3, n_channels=2, n_scales=1, n_features=2)
+    with pytest.raises(gn.InputError, match="reads another number of channels than"):
+        Ensemble((networks[0], dataclasses.replace(networks[1], blueprint=net)))
     with pytest.raises(gn.InputError, match="is not a network"):
         gn.Network.open(tmp_path)
     with pytest.raises(gn.InputError, match="there is no"):
@@ -462,6 +584,10 @@ def test_the_limit_of_time_is_kept():
     assert per_second(1.2)(candidates, 9) == [1]  # more per second than the third, though that is faster
     assert set(per_second(1.6)(candidates, 9)) == {1, 2}
     assert set(per_second(100)(candidates, 9)) == {0, 1, 2}
+    # Where nothing helps any more, the slow one does not come first for losing little per second.
+    late = Candidates(labels, [said(labels, 200, 0.6, 0), said(labels, 90, 0.9, 1), said(labels, 90, 0.9, 1)],
+                      [1.0, 50.0, 0.1])  # fmt: skip
+    assert per_second(100)(late, 9) == [0, 2, 1]
 
 
 def test_a_temperature_mends_what_is_too_sure():
@@ -488,6 +614,9 @@ def test_ensembles_are_selected_by_rules_and_calibrated(networks, data_settings,
     assert (again.weights, again.temperatures, again.identity) == (made.weights, made.temperatures, made.identity)
     assert again.calibration == pytest.approx(made.calibration)
     assert again.is_selected_from(networks) and not again.is_selected_from(networks[:1])
+    assert again.chosen_by == {"rule": "greedy_with_replacement", "max_members": 5, "calibrate": True}
+    few = Ensemble.select(networks, data, max_members=1, cache=cache)
+    assert few.is_selected_from(networks) and len(few.candidates) == 1
     n_joined = round(sum(made.weights)) if made.weights else len(made.members)
     assert again.score(data).adjusted_rand == pytest.approx(made.curve[n_joined - 1].adjusted_rand, abs=1e-6)
     for network in networks:  # read, not worked out again
@@ -504,9 +633,9 @@ def test_ensembles_are_selected_by_rules_and_calibrated(networks, data_settings,
 # -- faults ---
 
 
-def probabilities(volume, tmp_path, name="p", **options):
+def probabilities(volume, tmp_path, name="p", member=None, **options):
     segment_volume(
-        MeanPredictor((predictor(padding="same"),)), CLASSES, open_volume(volume), tmp_path / f"{name}.npy",
+        MeanPredictor((member or predictor(padding="same"),)), CLASSES, open_volume(volume), tmp_path / f"{name}.npy",
         identity="a", extras={"probabilities": tmp_path / f"{name}p.npy"}, overwrite=True, **options,
     )  # fmt: skip
     return np.load(tmp_path / f"{name}p.npy").astype(np.float32)
@@ -539,6 +668,62 @@ def test_bad_voxels_stay_within_the_halo(tmp_path):
     far = np.ones((120, 120), bool)
     far[60 - reach : 61 + reach, 60 - reach : 61 + reach] = False
     np.testing.assert_allclose(found[0, far], good[0, far], atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e30])
+def test_bad_slices_stay_within_the_halo_in_three_dimensions(bad, tmp_path):
+    member = predictor(spatial_mode="3d", n_scales=1, window_size=24, window_depth=16, pool_z="never")
+    volume = image((30, 24, 24))
+    spoiled = volume.copy()
+    spoiled[15] = bad
+    good, found = (probabilities(each, tmp_path, member=member, block=(8, 24, 24)) for each in (volume, spoiled))
+    (before, after), *_ = member.plan.halo()
+    far = np.ones(30, bool)
+    far[15 - max(before, after) : 16 + max(before, after)] = False
+    assert far.sum() > 10 and np.isfinite(found).all()
+    np.testing.assert_allclose(found[far], good[far], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["i.tif", "i.ome.zarr"])
+def test_a_damaged_file_ends_it_and_what_is_done_stays(name, tmp_path):
+    values = (image((6, 64, 64)) * 20 + 100).astype(np.uint8)
+    path = tmp_path / name
+    if name == "i.tif":
+        tifffile.imwrite(path, values, compression="zlib", photometric="minisblack")
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[4]
+            start, length = page.dataoffsets[0], page.databytecounts[0]
+        content = bytearray(path.read_bytes())
+        content[start : start + length] = bytes(length)
+        bad, whole = bytes(content), path.read_bytes()
+        damaged = path
+    else:
+        with create_volume(path, values.shape, values.dtype, chunks=(1, 64, 64)) as writer:
+            writer.write((slice(0, 6), slice(0, 64), slice(0, 64)), values)
+        damaged = path / "0" / "c" / "4" / "0" / "0"
+        whole, bad = damaged.read_bytes(), damaged.read_bytes()[:100]
+    damaged.write_bytes(bad)
+    mean, options = MeanPredictor((predictor(),)), {"identity": "a", "block": (1, 32, 32)}
+    with pytest.raises(gn.InputError, match=f"cannot read .*{name}"):
+        segment_volume(mean, CLASSES, open_volume(path), tmp_path / "o.npy", **options)
+    assert not (tmp_path / "o.npy").exists()
+    damaged.write_bytes(whole)
+    done = segment_volume(mean, CLASSES, open_volume(path), tmp_path / "o.npy", **options)
+    assert done.n_kept >= 4
+    segment_volume(mean, CLASSES, open_volume(values), tmp_path / "w.npy", **options)
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), np.load(tmp_path / "w.npy"))
+
+
+def test_a_block_is_read_once_and_normalised_once_for_each_kind(monkeypatch):
+    kinds = PLAIN, Normalization((1.0,), (2.0,))
+    calls = []
+    real = Normalization.__call__
+    monkeypatch.setattr(Normalization, "__call__", lambda self, values: calls.append(self) or real(self, values))
+    members = [dataclasses.replace(predictor(seed), normalization=kinds[seed % 2]) for seed in range(4)]
+    mean = MeanPredictor(tuple(members))
+    reach = mean.reach((1, 16, 16))
+    mean.predict(np.zeros((*reach.input, 1), np.float32) + np.arange(reach.input[2])[:, None], reach)
+    assert sorted(calls, key=kinds.index) == list(kinds)
 
 
 class Unreadable:

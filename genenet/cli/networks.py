@@ -178,7 +178,11 @@ def ensemble(
         for p in chosen.curve
     ]
     if as_json:
-        say_json({"n_members": len(chosen.members), "curve": rows})
+        errors = None if chosen.calibration is None else dict(zip(("before", "after"), chosen.calibration, strict=True))
+        say_json({"n_members": len(chosen.members), "curve": rows, "calibration_error": errors})
         return
     say(table(rows, {"n": "d", "alone": ".4f", "adjusted_rand": ".4f", "mean_iou": ".4f", "ambiguity": ".4f"}))
+    if chosen.calibration is not None:
+        before, after = chosen.calibration
+        say(f"expected calibration error: {before:.4f} before, {after:.4f} calibrated")
     say(f"{chosen.summary()}; wrote {opened.folder / 'ensemble'}")

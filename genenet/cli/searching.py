@@ -180,7 +180,8 @@ def finish(opened: Any, image: str | None) -> None:
     chosen = Ensemble.open(folder) if (folder / MEMBERS).exists() else None
     if chosen is None or not chosen.is_selected_from(networks):
         with progress("selecting members") as shown:
-            chosen = Ensemble.select(networks, opened.data, cache=opened.folder / "predictions", progress=shown)
+            how: dict[str, Any] = {} if chosen is None else {**chosen.chosen_by, "vote": chosen.vote}
+            chosen = Ensemble.select(networks, opened.data, cache=opened.folder / "predictions", progress=shown, **how)
         chosen.save(folder)
     say(chosen.summary())
     if image is not None:

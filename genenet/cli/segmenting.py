@@ -180,8 +180,11 @@ def segment(
     asked["distances"] = distances
     extras = {name: path for name, path in asked.items() if path is not None}
     if dry_run:
-        outputs, n_here = [output, *extras.values()], workers or 1 if cluster == "local" else 1
-        _preview(members, volume, outputs, look, limits, n_here, overwrite=overwrite, as_json=as_json)
+        limits["memory_bytes"], n_here = members.limits(cluster, workers, machines.get("jobs"), memory_bytes)
+        _preview(
+            members, volume, {"classes": output, **extras}, maps_dtype, ome_zarr, look, limits, n_here,
+            several=cluster is not None, overwrite=overwrite, as_json=as_json,
+        )  # fmt: skip
         return
     with progress("segmenting", unit="voxel") as shown:
         done = members.segment(
@@ -326,22 +329,27 @@ def components(
 def _preview(
     members: "Ensemble",
     volume: "Volume",
-    outputs: list[Path],
+    outputs: Mapping[str, Path],
+    maps_dtype: str,
+    ome_version: str,
     look: "Look",
     limits: Mapping[str, Any],
     n_processes: int,
     *,
+    several: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Say in which blocks a volume would be segmented, and what every member would read for one."""
     from genenet.formats import place
-    from genenet.segment import choose_block
+    from genenet.segment import check_segmentation, choose_block, maps_for
     from genenet.tiling import n_blocks
 
-    for output in outputs:
-        place.check_free(output, overwrite=overwrite)
-    geometry = members.geometry(look)
+    geometry, files = members.geometry(look), list(outputs.values())
+    maps = maps_for(geometry, members.classes, [name for name in outputs if name != "classes"], maps_dtype)
+    check_segmentation(geometry, volume, list(map(str, files)), maps, ome_version, several=several)
+    for file in files:
+        place.check_free(file, overwrite=overwrite)
     core = choose_block(geometry, volume, **limits, n_processes=n_processes)
     rows = []
     for member, network in zip(geometry.members, members.members, strict=True):
@@ -361,8 +369,8 @@ def _preview(
     if as_json:
         say_json({"block": core, "n_blocks": blocks, "bytes": total, "members": rows})
         return
-    replaced = ", which is replaced" if overwrite and outputs[0].exists() else ""
-    say(f"would segment {volume.name} {_by(volume.shape)} into {', '.join(map(str, outputs))}{replaced}")
+    replaced = ", which is replaced" if overwrite and files[0].exists() else ""
+    say(f"would segment {volume.name} {_by(volume.shape)} into {', '.join(map(str, files))}{replaced}")
     say(f"{plural(blocks, 'block')} of {_by(core)}, about {total / 2**30:.2f} GiB each\n")
     say(table(rows, {name: _FORMATS.get(name, "") for name in rows[0]}))
 

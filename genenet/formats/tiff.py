@@ -46,6 +46,19 @@ def open_stored(path: Path, name: str) -> Stored:
         return Stored(array.shape, array.dtype, axes, array.__getitem__, size)
 
 
+def check_dtype(path: Path, dtype: np.dtype) -> None:
+    """Refuse a type that TIFF programs do not know.
+
+    Raises:
+        InputError: It is one.
+    """
+    if dtype.name not in _OME_DTYPES:
+        cure = "; maps may be whole numbers too, --maps-dtype uint8" if dtype == np.float16 else ""
+        raise InputError(
+            f"a TIFF file holds {', '.join(_OME_DTYPES)}, but {path} is to hold {dtype}; write .ome.zarr instead{cure}"
+        )
+
+
 def create(path: Path, layout: Layout) -> Target:
     """Make a stack of zeros, with all of its room taken from the disk, and map it into memory.
 
@@ -56,10 +69,7 @@ def create(path: Path, layout: Layout) -> Target:
     """
     import tifffile
 
-    if layout.dtype.name not in _OME_DTYPES:
-        raise InputError(
-            f"a TIFF file holds {', '.join(_OME_DTYPES)}, but {path} is to hold {layout.dtype}; write .ome.zarr instead"
-        )
+    check_dtype(path, layout.dtype)
     n_bytes = math.prod(layout.shape) * layout.dtype.itemsize
     is_ome = ".ome." in path.name.lower()
     is_ome = is_ome or layout.dtype.name not in _IMAGEJ_DTYPES or n_bytes > _IMAGEJ_MAX_BYTES

@@ -113,7 +113,7 @@ def draw_curve(chosen: Chosen, results: Results) -> Draw:
         axes.set_xlabel("networks in the ensemble")
         axes.set_ylabel(_SCORE_TITLE)
         if chosen.adjusted_rand is not None:
-            _ring(axes, len(chosen.members), chosen.adjusted_rand)
+            _ring(axes, chosen.n_joined, chosen.adjusted_rand, "best " if chosen.of_the_best else "")
         baseline = results.baseline
         if baseline is not None and axes.get_ylim()[0] < baseline.adjusted_rand < axes.get_ylim()[1]:
             _mark_baseline(axes, results)
@@ -121,9 +121,9 @@ def draw_curve(chosen: Chosen, results: Results) -> Draw:
     return draw
 
 
-def _ring(axes: "Axes", n_members: int, reached: float) -> None:
+def _ring(axes: "Axes", n_members: int, reached: float, who: str) -> None:
     axes.plot(n_members, reached, "o", markersize=11, markerfacecolor="none", color=INK, markeredgewidth=1.6)
-    text = f"best {n_members}: {score(reached)}" if n_members > 1 else f"the best alone: {score(reached)}"
+    text = f"{who}{n_members}: {score(reached)}" if n_members > 1 else f"the best alone: {score(reached)}"
     where, side = ((0, 11), "center") if n_members > 1 else ((-6, 11), "left")
     axes.annotate(text, (n_members, reached), where, textcoords="offset points", ha=side, weight="bold")
 

@@ -77,6 +77,8 @@ class Chosen:
         curve: Validation adjusted Rand score of the 1, 2, ... best networks; empty where the file is missing.
         is_current: Whether it was chosen among the networks that are the best now.
         ambiguity: How much its members differ (Krogh & Vedelsby 1995); None where the curve does not say.
+        n_joined: How many networks joined; more than there are members where some joined again.
+        of_the_best: Whether members are the n best networks alone, whatever the rule.
     """
 
     members: tuple[int | None, ...]
@@ -84,11 +86,13 @@ class Chosen:
     curve: tuple[float, ...]
     is_current: bool
     ambiguity: float | None = None
+    n_joined: int = 1
+    of_the_best: bool = True
 
     @property
     def adjusted_rand(self) -> float | None:
         """The ensemble's own score."""
-        return self.curve[len(self.members) - 1] if len(self.members) <= len(self.curve) else None
+        return self.curve[self.n_joined - 1] if self.n_joined <= len(self.curve) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +219,17 @@ def _read_ensemble(study: Study, finished: list[Finished]) -> Chosen | None:
         return None
     among = [row["adjusted_rand"] for row in entry.get("candidates", [])] or [point.alone for point in points]
     is_current = not among or among == [network.adjusted_rand for network in finished[: len(among)]]
-    known = [point.ambiguity for point in points[len(members) - 1 : len(members)] if math.isfinite(point.ambiguity)]
+    n_joined = round(sum(row.get("weight", 1.0) for row in entry["members"]))
+    known = [point.ambiguity for point in points[n_joined - 1 : n_joined] if math.isfinite(point.ambiguity)]
     curve = tuple(point.adjusted_rand for point in points)
-    return Chosen(members, bool(entry.get("vote")), curve, is_current, known[0] if known else None)
+    candidates = [row["network"] for row in entry.get("candidates", [])]
+    is_best = not candidates or [row["network"] for row in entry["members"]] == candidates[: len(members)]
+    return Chosen(
+        members,
+        bool(entry.get("vote")),
+        curve,
+        is_current,
+        known[0] if known else None,
+        n_joined,
+        is_best and n_joined == len(members),
+    )

@@ -90,7 +90,9 @@ def _gain(chosen: Chosen) -> str:
     if len(chosen.members) == 1 or chosen.adjusted_rand is None:
         return "The best network alone scores best; adding others does not help here."
     gain = chosen.adjusted_rand - chosen.curve[0]
-    said = f"Together the best {len(chosen.members)} score {score(gain)} more than the best network alone."
+    who = f"the best {len(chosen.members)}" if chosen.of_the_best else f"the {len(chosen.members)} chosen networks"
+    alone = "the best network" if chosen.of_the_best else "the first of them"
+    said = f"Together {who} score {score(gain)} more than {alone} alone."
     if chosen.ambiguity is None:
         return said
     by = f"{chosen.ambiguity:.3f}"
@@ -100,8 +102,10 @@ def _gain(chosen: Chosen) -> str:
 def _about(chosen: Chosen) -> tuple[str, ...]:
     how = "vote on the class of each voxel" if chosen.vote else "are averaged in their class probabilities"
     names = listed([f"net {number}" if number is not None else "a network from elsewhere" for number in chosen.members])
+    which = "The 1, 2, … best networks" if chosen.of_the_best else "The networks, as they joined one by one,"
+    again = "" if chosen.n_joined == len(chosen.members) else " Some joined again and count for more."
     return (
-        f"The 1, 2, … best networks {how}. The circle marks the ensemble that was chosen: {names}. ",
+        f"{which} {how}.{again} The circle marks the ensemble that was chosen: {names}. ",
         "It was chosen on this same validation part, so that it may score a little less on new data.",
     )
 

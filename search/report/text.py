@@ -74,7 +74,7 @@ def summary(results: Results) -> str:
         said = f"{who} reaches an adjusted Rand score of {score(best.adjusted_rand)}"
         said += ", and no ensemble exceeds it" if chosen is not None and chosen.is_current and chosen.curve[1:] else ""
         return f"{said}." if best is baseline else f"{said}{compared}."
-    ranked = f" the best {len(chosen.members)} of" if chosen.is_current else ""
+    ranked = f" the best {len(chosen.members)} of" if chosen.is_current and chosen.of_the_best else ""
     networks = plural(len(results.finished) if ranked else len(chosen.members), "network")
     said = f"The ensemble of{ranked} {networks} reaches an adjusted Rand score of {score(chosen.adjusted_rand)}"
     if best is baseline:

@@ -1,0 +1,136 @@
+"""By which engines an ensemble's members run over a volume: named, or measured on a part of it that tells most."""
+
+import dataclasses
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from genenet.averaging import MeanPredictor
+from genenet.blocks import BlockPredictor
+from genenet.device import dtype_policy, find_device
+from genenet.engines import N_CALIBRATION, calibrate, open_predictor
+from genenet.fastest import fastest
+from genenet.network import Network
+from genenet.normalization import with_channels
+from genenet.views import Look
+from genenet.volume import Volume
+
+if TYPE_CHECKING:
+    from genenet.ensemble import Ensemble
+    from genenet.segment import Prepare
+
+logger = logging.getLogger("genenet")
+
+# Engines are compared on blocks of at most so many voxels; where, is chosen among places at these shares of every axis.
+TRIAL_VOXELS = 2**18
+SHARES = (0.5, 0.25, 0.75)
+
+
+def preparation(
+    ensemble: "Ensemble", volume: Volume, look: Look, *, engine: str, precision: str, cluster: str | None
+) -> "Prepare":
+    """What `segment_volume` asks for networks: by the engines that an earlier run began with, or by those chosen now.
+
+    Args:
+        ensemble: The networks.
+        volume: What is to be segmented.
+        look: How they look at it.
+        engine: As for `Ensemble.segment`.
+        precision: As for `Ensemble.segment`.
+        cluster: As for `Ensemble.segment`; with one, networks are loaded by its workers and not here.
+    """
+
+    def prepare(chosen: dict[str, Any], core: tuple[int, ...]) -> tuple[MeanPredictor, Callable[[], MeanPredictor]]:
+        members, found = ensemble.members, None
+        engines = [tuple(word.split("/")) for word in chosen.get("engines", ())]
+        if precision == "int8" and engine in ("auto", "openvino"):
+            ensemble.calibrate(volume)
+        if not engines and engine == "auto":
+            if cluster not in (None, "local"):
+                logger.warning("engines are measured on this machine; if workers run on others, name one with --engine")
+            found = ensemble.fastest(precision, volume, core, look)
+        elif not engines and cluster is None:
+            found = ensemble.predictor_by([(engine, precision)] * len(members), look)
+        elif not engines:
+            engines = engine_words(members, engine, precision)
+        engines = [member.engine for member in found.members] if found else engines
+        absolute = dataclasses.replace(ensemble, members=tuple(member.absolute() for member in members))
+        load = functools.partial(absolute.predictor_by, engines, look)
+        if cluster is None:
+            return found or load(), load
+        here = ensemble.geometry(look)
+        named = [dataclasses.replace(member, engine=words) for member, words in zip(here.members, engines, strict=True)]
+        return dataclasses.replace(here, members=tuple(named)), load
+
+    return prepare
+
+
+def fastest_members(
+    members: Sequence[Network], precision: str, volume: Volume, core: tuple[int, ...]
+) -> list[BlockPredictor]:
+    """Load networks, each to be run by what is fastest here and gives the same classes as Keras in float32.
+
+    Args:
+        members: Which.
+        precision: `auto` for all that are fast here; or the only one that may be taken.
+        volume: Engines are measured on a part of it.
+        core: The shape of a block.
+    """
+    precisions = ["float32", *(["bfloat16"] if find_device().fast_bfloat16 else [])]
+    found = []
+    for member in members:
+        alone = MeanPredictor((member.geometry(),))
+        side = alone.choose_core(core, TRIAL_VOXELS)
+        pick = functools.partial(_read_most_varied, alone, volume, side)
+        found.append(fastest(member, precisions if precision == "auto" else [precision], pick, side)[0])
+    return found
+
+
+def _read_most_varied(predictor: MeanPredictor, volume: Volume, side: Sequence[int]) -> np.ndarray:
+    read, start = functools.partial(_read, volume), most_varied(volume, side)
+    return predictor.read(read, start, predictor.reach(side))
+
+
+def _read(volume: Volume, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    return with_channels(volume.read_mirrored(start, shape))
+
+
+def most_varied(volume: Volume, side: Sequence[int]) -> list[int]:
+    """Where a box of some places over a volume varies most: beyond the tissue all engines would seem to agree."""
+    room = [max(n - width, 0) for n, width in zip(volume.shape[:3], side, strict=True)]
+    axes = [
+        list(dict.fromkeys(int(share * free) // width * width for share in SHARES))
+        for free, width in zip(room, side, strict=True)
+    ]
+
+    def spread(start: Iterable[int]) -> float:
+        box = [slice(at, at + min(width, n)) for at, width, n in zip(start, side, volume.shape, strict=False)]
+        values = np.asarray(volume.read((box[0], box[1], box[2])), np.float64)
+        values = values[np.isfinite(values)]
+        return float(values.std()) if values.size else 0.0
+
+    # Of equals the first, which is the middle.
+    return list(max(itertools.product(*axes), key=spread))
+
+
+def engine_words(members: Sequence[Network], engine: str, precision: str) -> list[tuple[str, str]]:
+    """The engine and the precision of each network; what other engines read is made, once and here."""
+    if engine == "keras":  # networks are not loaded for it: that might take memory of a GPU which workers need
+        return [("keras", dtype_policy(precision).removeprefix("mixed_"))] * len(members)
+    return [open_predictor(member, engine, precision).engine for member in members]
+
+
+def calibrate_members(members: Sequence[Network], volume: Volume) -> None:
+    """Make whole-number networks, by windows spread over a volume (`genenet.engines.calibrate`)."""
+    for member in members:
+        shape = member.blueprint.window_shape().input
+        whole = (1,) * (3 - len(shape)) + shape
+        room = [max(n - side, 0) for n, side in zip(volume.shape[:3], whole, strict=True)]
+        rng = np.random.default_rng(0)
+        starts = rng.integers(0, np.array(room) + 1, (N_CALIBRATION, 3)).tolist()
+        windows = [member.normalization(with_channels(volume.read_mirrored(at, whole))) for at in starts]
+        calibrate(member, windows if len(shape) == 2 else [window[None] for window in windows])
