@@ -1,4 +1,4 @@
-"""Scores of objects against hand-worked numbers, against the definitions written out, and against torchmetrics."""
+"""Scores of objects against hand-worked numbers, against the definitions written out, and against other programs."""
 
 import dataclasses
 import math
@@ -225,6 +225,23 @@ def test_panoptic_quality_equals_torchmetrics(seed):
     result = instance_metrics.instance_scores(labels, instances)
     # In single precision, there.
     assert [result.pq, result.sq, result.dq] == pytest.approx(metric(*images)[0].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_scores_equal_those_of_an_independent_program(seed):
+    """Where every object shares most voxels with the one of the largest IoU: there voxels decide, not the IoU."""
+    others = pytest.importorskip("cellseg_metrics", reason="pip install cellseg-metrics")
+    labels, instances = nuclei(60, 120, seed)
+    counted = instance_metrics.overlaps(labels, instances)
+    shared, iou = (np.zeros((counted.label_ids.size, counted.instance_ids.size)) for _ in range(2))
+    shared[tuple(counted.pairs.T)], iou[tuple(counted.pairs.T)] = counted.pair_sizes, counted.iou
+    np.testing.assert_array_equal(shared.argmax(1), iou.argmax(1))
+    result = instance_metrics.instance_scores(labels, instances)
+    assert result.aggregated_jaccard == pytest.approx(others.aggregated_jaccard_index(labels, instances))
+    assert result.ensemble_dice == pytest.approx(others.dice2(labels, instances))
+    assert [result.pq, result.sq, result.dq] == pytest.approx(list(others.panoptic_quality(labels, instances).values()))
+    for threshold, f1 in instance_metrics.f1_at(labels, instances, [0.5, 0.55, 0.6]).items():
+        assert f1 == pytest.approx(others.panoptic_quality(labels, instances, threshold)["dq"])
 
 
 @given(two_images())

@@ -250,6 +250,21 @@ def test_the_same_study_gives_the_same_page(finished, page):
 # -- whatever is missing is a sentence ---
 
 
+def test_networks_that_joined_again_count_again(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "again")
+    folder = tmp_path / "again" / "ensemble"
+    two = Ensemble.open(folder)
+    points = [CurvePoint(n, two.curve[0].added, 0.5, 0.6 + n / 100, 0.5, 0.5, n / 1000) for n in (1, 2, 3, 4)]
+    ranked = tuple((str(member.folder), member.scores["adjusted_rand"]) for member in reversed(two.members))
+    dataclasses.replace(two, weights=(2.0, 1.0), curve=tuple(points), candidates=ranked).save(folder)
+    chosen = read_results(Study.open(tmp_path / "again")).ensemble
+    assert (chosen.n_joined, chosen.adjusted_rand, chosen.ambiguity) == (3, pytest.approx(0.63), pytest.approx(0.003))
+    assert not chosen.of_the_best
+    page = write_report(Study.open(tmp_path / "again")).read_text()
+    assert "Together the 2 chosen networks score 0.020 more than the first of them alone." in page
+    assert "Some joined again and count for more." in page and "The ensemble of 2 networks reaches" in page
+
+
 def _drop_ensemble(folder):
     shutil.rmtree(folder / "ensemble")
 

@@ -77,7 +77,7 @@ class Chosen:
         curve: Validation adjusted Rand score of the 1, 2, ... best networks; empty where the file is missing.
         is_current: Whether it was chosen among the networks that are the best now.
         ambiguity: How much its members differ (Krogh & Vedelsby 1995); None where the curve does not say.
-        n_joined: How many networks joined; more than there are members where some joined again.
+        weights: How much each member counts; all the same if left out.
         of_the_best: Whether members are the n best networks alone, whatever the rule.
     """
 
@@ -86,8 +86,13 @@ class Chosen:
     curve: tuple[float, ...]
     is_current: bool
     ambiguity: float | None = None
-    n_joined: int = 1
+    weights: tuple[float, ...] = ()
     of_the_best: bool = True
+
+    @property
+    def n_joined(self) -> int:
+        """How many networks joined; more than there are members where some joined again."""
+        return round(sum(self.weights)) if self.weights else len(self.members)
 
     @property
     def adjusted_rand(self) -> float | None:
@@ -219,7 +224,8 @@ def _read_ensemble(study: Study, finished: list[Finished]) -> Chosen | None:
         return None
     among = [row["adjusted_rand"] for row in entry.get("candidates", [])] or [point.alone for point in points]
     is_current = not among or among == [network.adjusted_rand for network in finished[: len(among)]]
-    n_joined = round(sum(row.get("weight", 1.0) for row in entry["members"]))
+    weights = tuple(float(row.get("weight", 1.0)) for row in entry["members"])
+    n_joined = round(sum(weights))
     known = [point.ambiguity for point in points[n_joined - 1 : n_joined] if math.isfinite(point.ambiguity)]
     curve = tuple(point.adjusted_rand for point in points)
     candidates = [row["network"] for row in entry.get("candidates", [])]
@@ -230,6 +236,6 @@ def _read_ensemble(study: Study, finished: list[Finished]) -> Chosen | None:
         curve,
         is_current,
         known[0] if known else None,
-        n_joined,
+        weights,
         is_best and n_joined == len(members),
     )
