@@ -42,6 +42,7 @@ from genenet.prune_network import PruningSettings
 from genenet.segment_instances import images_in, segment_folder, segment_instances
 from genenet.train_branches import blueprints, branch_settings, train_branches
 from genenet.validation import true_distances, validate, worth
+from genenet.volume import open_volume
 
 
 def tissue(shape, seed):
@@ -689,7 +690,56 @@ def test_a_search_after_objects(data_file, tmp_path):
     assert {"pq", "adjusted_rand"} <= set(board.columns)
 
 
+@pytest.mark.slow
+def test_a_search_over_what_two_heads_share(data_file, tmp_path):
+    """As docs/nuclei.md has it."""
+    import search
+
+    net = ResNetUNet(distance_weight=1.0, window_size=64)
+    space = search.Space(
+        net,
+        {
+            "encoder_depth": search.Choice("18", "34"),
+            "n_features": search.Range(4, 6),
+            "branches": search.Choice("shared", "decoders", "separate"),
+        },
+    )
+    study = search.Study.create(
+        tmp_path / "study", space, data=str(data_file), n_trials=3, objectives=["aggregated_jaccard"],
+        training=quick(), baseline=False,
+    )  # fmt: skip
+    study.run()
+    board = study.leaderboard()
+    assert len(board) == 3 and board["aggregated_jaccard"].notna().all()
+    best, *_ = study.networks()
+    assert best.blueprint.kind == "ResNetUNet" and set(best.gives) == {"foreground", "distance"}
+    assert (
+        len(segment_folder(Ensemble((best,)), images_in(data_file.parent / "images")[:1], tmp_path / "o").objects) >= 0
+    )
+
+
 # -- the program ---
+
+
+@pytest.mark.slow
+def test_branches_are_combined_and_slides_done_by_several(branches, two_heads, data_file, tmp_path):
+    networks = branches / "semantic", branches / "distance", two_heads.folder
+    said = fine("instances", "combine", tmp_path / "best", *networks, "--data", data_file, "--trials", "2")
+    assert "AJI" in said
+    assert (tmp_path / "best" / "members.json").exists() and (tmp_path / "best" / "merging.json").exists()
+    assert "exists" in refused("instances", "combine", tmp_path / "best", *networks, "--data", data_file)
+    image, plain = data_file.parent / "images" / "kidney_4.png", tmp_path / "plain.ome.zarr"
+    one = "segment", tmp_path / "best", image
+    fine(*one, plain, "--instances", "--precision", "float32")
+    fine(
+        *one, tmp_path / "two.ome.zarr", "--instances", "--precision", "float32", "--cluster", "local", "--workers", "2"
+    )
+    box = slice(0, 1), slice(0, 80), slice(0, 112)
+    found = open_volume(plain).read(box)
+    np.testing.assert_array_equal(open_volume(tmp_path / "two.ome.zarr").read(box), found)
+    fine(*one, tmp_path / "turned.ome.zarr", "--instances", "--precision", "float32", "--tta", "flips")
+    turned = open_volume(tmp_path / "turned.ome.zarr").read(box)
+    assert turned.max() > 3 and ((turned > 0) == (found > 0)).mean() > 0.8
 
 
 @pytest.mark.slow
