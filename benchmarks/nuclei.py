@@ -1,15 +1,17 @@
 """The experiment of Mahbod et al. 2022 on MoNuSeg and TNBC: two branches, pruned in several ways, and two heads.
 
-    python -m benchmarks.nuclei FOLDER [halves] [channels] [heads] [STEPS=2000] [RETRAIN=400]
+    python -m benchmarks.nuclei FOLDER [halves] [channels] [heads] [STEPS=2000] [RETRAIN=400] [features=32] [window=256]
+        [batch=4] [encoder=FILE]
 
 Train on the bladder, breast, colon, liver and prostate images of `monuseg`, validate on kidney and stomach, and score
-on all of `tnbc` too. Two ResNet-34 U-Nets of half the width (32 features in the stem), windows of
-256x256, four to a step, from scratch, STEPS each. `halves`: single weights halved, with RETRAIN steps after each, at
-the first learning rate: layer-wise to 128, network-wide to 512. `channels`: half and a quarter of the multiply-adds
-left, by loss (to first order, ten channels at once) and by l1 norm, with as much training; with the time that an image
-of 1000x1000 takes, for the dense pair and the one of 16 times fewer weights too. `heads`: one network with two heads,
-STEPS and twice as many, against the two. All if none is named. Run again, it continues. Writes tables, and
-pictures over the compression ratio; figures of a run stand in docs/RESULTS.md.
+on all of `tnbc` too. Two ResNet-34 U-Nets of half the width (32 features in the stem), windows of 256x256, four to a
+step, from scratch, STEPS each; the paper's own are `features=64 window=1024 batch=2 encoder=FILE`, with a ResNet-34 in
+the file that learned from ImageNet, and 15 STEPS per epoch. `halves`: single weights halved, with RETRAIN steps after
+each, at the first learning rate: layer-wise to 128, network-wide to 512. `channels`: half and a quarter of the
+multiply-adds left, by loss (to first order, ten channels at once) and by l1 norm, with as much training; with the time
+that an image of 1000x1000 takes, for the dense pair and the one of 16 times fewer weights too. `heads`: one network
+with two heads, STEPS and twice as many, against the two. All if none is named. Run again, it continues. Writes tables,
+and pictures over the compression ratio; figures of a run stand in docs/RESULTS.md.
 """
 
 import json
@@ -35,7 +37,7 @@ from genenet.instance_segmentation import predict_maps, read_merging  # noqa: E4
 from genenet.prune_branches import draw_curves, prune_branches, score_branches  # noqa: E402
 from genenet.prune_network import PruningSettings  # noqa: E402
 from genenet.segment_instances import segment_folder  # noqa: E402
-from genenet.train_branches import blueprints, branch_settings, train_branches  # noqa: E402
+from genenet.train_branches import blueprints, branch_settings, start_from_encoder, train_branches  # noqa: E402
 
 CLASSES = [
     {"value": 0, "name": "background", "color": "#ffffff"},
@@ -73,12 +75,30 @@ class Experiment:
         folder: Of everything.
         n_steps: Of the first training.
         n_retrain: After every round of pruning.
+        features: Of the stem.
+        window: Its side.
+        batch: Windows per step.
+        encoder: Its weights, if any.
     """
 
-    def __init__(self, folder: Path, n_steps: int, n_retrain: int) -> None:
-        self.folder, self.n_steps = folder, n_steps
+    def __init__(
+        self,
+        folder: Path,
+        n_steps: int,
+        n_retrain: int,
+        *,
+        features: str = "32",
+        window: str = "256",
+        batch: str = "4",
+        encoder: str | None = None,
+    ) -> None:
+        self.folder, self.n_steps, self.n_features, self.window_size = folder, n_steps, int(features), int(window)
+        self.windows = {"batch_size": int(batch)}
+        self.start = None if encoder is None else start_from_encoder(encoder)
         self.place, self.monuseg, self.tnbc = load()
-        self.again = branch_settings(steps=n_retrain, validate_every=n_retrain, checkpoint_every=n_retrain)
+        self.again = branch_settings(
+            steps=n_retrain, validate_every=n_retrain, checkpoint_every=n_retrain, windows=self.windows
+        )
         self.dense = self.train("dense", n_steps)
         self.merging = read_merging(folder / "dense")
 
@@ -89,9 +109,11 @@ class Experiment:
             if record is not None:
                 logging.info("%s, step %d: %s, %.0f s", branch, step, record.summary, seconds)
 
-        nets = blueprints(self.monuseg, depth=34, n_features=32, window_size=256, two_heads=two_heads)
-        settings = branch_settings(steps=n_steps, validate_every=500, checkpoint_every=250)
-        return train_branches(nets, self.monuseg, self.folder / name, settings, watch=watch)
+        nets = blueprints(
+            self.monuseg, depth=34, n_features=self.n_features, window_size=self.window_size, two_heads=two_heads
+        )
+        settings = branch_settings(steps=n_steps, validate_every=500, checkpoint_every=250, windows=self.windows)
+        return train_branches(nets, self.monuseg, self.folder / name, settings, start=self.start, watch=watch)
 
     def prune(self, name: str, settings: PruningSettings, **options: Any) -> pd.DataFrame:
         """Prune the dense branches into a folder."""
@@ -171,16 +193,18 @@ def say(**entry: Any) -> None:
 
 
 PARTS = ("halves", "channels", "heads")
+OPTIONS = {"features", "window", "batch", "encoder"}
 
 
 def main(words: list[str]) -> None:
     """Do the parts that are named."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     counts = [int(word) for word in words if word.isdigit()]
-    folders = [word for word in words if not word.isdigit() and word not in PARTS]
-    if len(folders) != 1 or len(counts) > 2:
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    folders = [word for word in words if not word.isdigit() and word not in PARTS and "=" not in word]
+    if len(folders) != 1 or len(counts) > 2 or set(options) - OPTIONS:
         sys.exit(__doc__)
-    experiment = Experiment(Path(folders[0]), *counts, *(2000, 400)[len(counts) :])
+    experiment = Experiment(Path(folders[0]), *counts, *(2000, 400)[len(counts) :], **options)
     for part in [word for word in words if word in PARTS] or PARTS:
         getattr(experiment, part)()
 
