@@ -4,7 +4,10 @@ import dataclasses
 import functools
 import itertools
 import logging
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from genenet.averaging import MeanPredictor
 from genenet.blocks import BlockPredictor
 from genenet.device import dtype_policy, find_device
 from genenet.engines import N_CALIBRATION, calibrate, open_predictor
+from genenet.errors import InputError
 from genenet.fastest import fastest
 from genenet.network import Network
 from genenet.normalization import with_channels
@@ -46,19 +50,22 @@ def preparation(
 
     def prepare(chosen: dict[str, Any], core: tuple[int, ...]) -> tuple[MeanPredictor, Callable[[], MeanPredictor]]:
         members, found = ensemble.members, None
+        absolute = dataclasses.replace(ensemble, members=tuple(member.absolute() for member in members))
         engines = [tuple(word.split("/")) for word in chosen.get("engines", ())]
         if precision == "int8" and engine in ("auto", "openvino"):
             ensemble.calibrate(volume)
         if not engines and engine == "auto":
             if cluster not in (None, "local"):
                 logger.warning("engines are measured on this machine; if workers run on others, name one with --engine")
-            found = ensemble.fastest(precision, volume, core, look)
+            if cluster is None:
+                found = ensemble.fastest(precision, volume, core, look)
+            else:
+                engines = _measured_apart(absolute.members, precision, volume, core)
         elif not engines and cluster is None:
             found = ensemble.predictor_by([(engine, precision)] * len(members), look)
         elif not engines:
             engines = engine_words(members, engine, precision)
         engines = [member.engine for member in found.members] if found else engines
-        absolute = dataclasses.replace(ensemble, members=tuple(member.absolute() for member in members))
         load = functools.partial(absolute.predictor_by, engines, look)
         if cluster is None:
             return found or load(), load
@@ -97,6 +104,25 @@ def _read_most_varied(predictor: MeanPredictor, volume: Volume, side: Sequence[i
 
 def _read(volume: Volume, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
     return with_channels(volume.read_mirrored(start, shape))
+
+
+def _measured_apart(
+    members: Sequence[Network], precision: str, volume: Volume, core: tuple[int, ...]
+) -> list[tuple[str, str]]:
+    """The fastest engines, found by a process that ends: memory that it took, of a GPU too, is then the workers'."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_fastest_words, members, precision, volume, core, logger.level).result()
+    except BrokenProcessPool:
+        raise InputError("the process that measured engines died, perhaps for memory; name one with --engine") from None
+
+
+def _fastest_words(
+    members: Sequence[Network], precision: str, volume: Volume, core: tuple[int, ...], level: int
+) -> list[tuple[str, str]]:
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(level)
+    return [member.engine for member in fastest_members(members, precision, volume, core)]
 
 
 def most_varied(volume: Volume, side: Sequence[int]) -> list[int]:

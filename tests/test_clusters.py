@@ -65,11 +65,13 @@ def whole(path):
 
 
 @pytest.mark.slow
-def test_two_local_workers_write_what_one_process_writes(members, volume, expected, tmp_path):
+def test_two_local_workers_write_what_one_process_writes(members, volume, expected, tmp_path, caplog):
+    caplog.set_level("INFO", "genenet")
     summary = members.segment(
         volume, tmp_path / "o.ome.zarr", max_voxels=4000, cluster="local", n_workers=2,
         extras={"entropy": tmp_path / "e.ome.zarr"}, engine="auto", precision="float32",
     )  # fmt: skip
+    assert "Dask's dashboard: http://127.0.0.1:" in caplog.text
     entropy = whole(tmp_path / "e.ome.zarr").astype(np.float32)
     np.testing.assert_allclose(entropy, expected[1].astype(np.float32), atol=2e-3)
     assert (whole(tmp_path / "o.ome.zarr") == expected[0]).mean() > 0.999
