@@ -695,22 +695,21 @@ def test_a_search_over_what_two_heads_share(data_file, tmp_path):
     """As docs/nuclei.md has it."""
     import search
 
-    net = ResNetUNet(distance_weight=1.0, window_size=64)
+    net = ResNetUNet(depth=18, distance_weight=1.0, window_size=64)
     space = search.Space(
         net,
         {
-            "encoder_depth": search.Choice("18", "34"),
             "n_features": search.Range(4, 6),
-            "branches": search.Choice("shared", "decoders", "separate"),
+            "branches": search.Choice("shared", "separate"),
         },
     )
     study = search.Study.create(
-        tmp_path / "study", space, data=str(data_file), n_trials=3, objectives=["aggregated_jaccard"],
+        tmp_path / "study", space, data=str(data_file), n_trials=2, objectives=["aggregated_jaccard"],
         training=quick(), baseline=False,
     )  # fmt: skip
     study.run()
     board = study.leaderboard()
-    assert len(board) == 3 and board["aggregated_jaccard"].notna().all()
+    assert len(board) == 2 and board["aggregated_jaccard"].notna().all()
     best, *_ = study.networks()
     assert best.blueprint.kind == "ResNetUNet" and set(best.gives) == {"foreground", "distance"}
     assert (
