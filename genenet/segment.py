@@ -16,6 +16,7 @@ from genenet.averaging import MAX_CORE_VOXELS, MeanPredictor
 from genenet.chunks import group_of, shared_sides
 from genenet.classes import SegmentationClass
 from genenet.errors import InputError
+from genenet.folder import remove
 from genenet.formats import ome_zarr, place
 from genenet.interrupts import interrupts_between_steps
 from genenet.manifest import Manifest
@@ -337,7 +338,12 @@ def _open_writers(
     Blocks are whole chunks, so that no two share a file; where these would be very many, a block is one file.
     """
     if not fresh:
-        return [reopen_volume(place.partial_name(target)) for target in targets]
+        try:
+            return [reopen_volume(place.partial_name(target)) for target in targets]
+        except InputError as error:
+            raise InputError(f"{error}; if it cannot be mended, --restart begins anew") from None
+    for target in targets:  # what is left of a run that did no block may be damaged
+        remove(place.target(place.partial_name(target)).path)
     shape = volume.shape[:3]
     most = FLAT_CHUNK if core[0] == 1 else CHUNK
     chunks = tuple(chunk_side(side, longest) for side, longest in zip(core, most, strict=True))

@@ -147,6 +147,23 @@ def test_a_preview_refuses_what_a_run_would(members, volume, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_full_disk_is_one_line_with_hdf5_too(members, volume, expected, tmp_path):
+    words = [
+        sys.executable, "-m", "genenet", "segment", str(members), str(volume), "o.h5", "--entropy", "e.h5",
+        "--precision", "float32",
+    ]  # fmt: skip
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "limited", *words]
+    done = subprocess.run(limited, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 2
+    *_, last = done.stderr.strip().split("\n")
+    assert last.startswith("genenet: cannot write") and "free some space or choose another folder" in last
+    assert "Exception ignored" not in done.stderr
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(open_volume(tmp_path / "o.h5").read(ALL), expected)
+
+
+@pytest.mark.slow
 def test_a_volume_by_url(members, volume, expected, folder, tmp_path):
     pytest.importorskip("aiohttp", reason="pip install 'genenet[remote]'")
     pytest.importorskip("upath", reason="pip install 'genenet[remote]'")

@@ -5,6 +5,7 @@ anything else; 130, stopped by Ctrl-C.
 """
 
 import errno
+import os
 import signal
 import sys
 
@@ -61,6 +62,11 @@ def main() -> None:
         app()
     except InputError as error:
         complain(str(error))
+        from genenet.formats.hdf5 import STUCK
+
+        if STUCK:  # on a full disk, say
+            sys.stdout.flush()
+            os._exit(2)
         sys.exit(2)
     except ValueError as error:
         if type(error).__name__ != "PruningError":

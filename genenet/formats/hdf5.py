@@ -1,8 +1,9 @@
 """HDF5 datasets, `file.h5:/path/to/dataset`, as ilastik and Fiji write them."""
 
+import contextlib
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 
 from genenet.errors import InputError
 from genenet.formats.stored import Key, Layout, Stored, Target, VoxelSize, name_axes, reading
+
+# Files that could not be written. HDF5 cannot let go of them either: it complains when they go out of use, and may
+# crash when the process ends.
+STUCK: list[Any] = []
 
 # Lock where the file system can: Lustre and NFS often cannot, and HDF5 would refuse to open the file.
 _LOCKING = "best-effort"
@@ -52,16 +57,17 @@ def create(path: Path, inner: str, layout: Layout, *, compress: bool) -> Target:
     import h5py
 
     file = h5py.File(path, "w", locking=_LOCKING, **_UNCACHED)
-    dataset = file.create_dataset(
-        inner or DEFAULT_DATASET,
-        shape=layout.shape,
-        dtype=layout.dtype,
-        chunks=layout.chunks,
-        compression="gzip" if compress else None,
-    )
-    if layout.voxel_size_nm is not None:
-        dataset.attrs["element_size_um"] = [size / 1000 for size in layout.voxel_size_nm]
-    file.flush()
+    with _stuck_if_it_fails(file):
+        dataset = file.create_dataset(
+            inner or DEFAULT_DATASET,
+            shape=layout.shape,
+            dtype=layout.dtype,
+            chunks=layout.chunks,
+            compression="gzip" if compress else None,
+        )
+        if layout.voxel_size_nm is not None:
+            dataset.attrs["element_size_um"] = [size / 1000 for size in layout.voxel_size_nm]
+        file.flush()
     return _target(file, dataset, str(path))
 
 
@@ -78,10 +84,20 @@ def reopen(path: Path, inner: str, name: str) -> Target:
         return _target(file, _find(file, inner, path), name)
 
 
+@contextlib.contextmanager
+def _stuck_if_it_fails(*held: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        STUCK.append(held)
+        raise
+
+
 def _target(file: Any, dataset: Any, name: str) -> Target:
     def write(key: Key, values: np.ndarray) -> None:
-        dataset[key] = values
-        file.flush()  # what is on the disk is a whole file between any two writes
+        with _stuck_if_it_fails(file, dataset):
+            dataset[key] = values
+            file.flush()  # what is on the disk is a whole file between any two writes
 
     axes = name_axes(_axis_letters(dataset), dataset.shape, name, time_is_depth=True)
     return Target(dataset.shape, dataset.dtype, axes, write, file.flush, file.close)
