@@ -131,12 +131,22 @@ class _Curve:
 
     def __init__(self, folder: Path, scored_on: Mapping[str, Dataset], merging: Merging, way: str) -> None:
         self._folder, self._scored_on, self._merging, self._way = folder, scored_on, merging, way
+        folder.mkdir(parents=True, exist_ok=True)
         self._known = read_json(folder / SCORES) if (folder / SCORES).exists() else {}
         self._rounds: list[tuple[dict[str, float | None], dict[str, dict[str, float]]]] = []
 
     def add(self, together: Ensemble, costs: dict[str, float | None]) -> None:
         """Score a round."""
-        found = {name: self._scores(together, data) for name, data in self._scored_on.items()}
+        predictor: MeanPredictor | None = None
+        found = {}
+        for name, data in self._scored_on.items():
+            images = [part.image.name for part in data.validation]
+            made_of = json.dumps([together.identity, data.fingerprint, images, self._merging.to_dict()])
+            if made_of not in self._known:
+                predictor = predictor or together.predictor()  # loaded once for all data, and not if all is known
+                self._known[made_of] = score_branches(together, data, self._merging, predictor)
+                write_json(self._folder / SCORES, self._known)
+            found[name] = self._known[made_of]
         self._rounds.append((costs, found))
         self._write()
 
@@ -144,15 +154,6 @@ class _Curve:
         """Add what every round costs, where it is not known yet."""
         self._rounds = [({**new, **old}, found) for new, (old, found) in zip(costs, self._rounds, strict=True)]
         return self._write()
-
-    def _scores(self, together: Ensemble, data: Dataset) -> dict[str, float]:
-        images = [part.image.name for part in data.validation]
-        made_of = json.dumps([together.identity, data.fingerprint, images, self._merging.to_dict()])
-        if made_of not in self._known:
-            self._known[made_of] = score_branches(together, data, self._merging)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_json(self._folder / SCORES, self._known)
-        return self._known[made_of]
 
     def _write(self) -> pd.DataFrame:
         rows = [{"data": name, **costs, **found} for costs, each in self._rounds for name, found in each.items()]
