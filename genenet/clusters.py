@@ -4,6 +4,7 @@ Blocks are tasks. A worker that dies costs the blocks it was working on, which o
 networks once, and has two threads: while the networks work for one, the other reads the next block or writes the last.
 """
 
+import collections
 import contextlib
 import importlib.util
 import itertools
@@ -15,9 +16,10 @@ import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from genenet.errors import InputError
+from genenet.memory import available_bytes, parse_bytes
 from genenet.tiling import Box
 from genenet.work import Done, Work, Worker
 
@@ -28,6 +30,31 @@ AHEAD_PER_WORKER, LEAST_AHEAD = 4, 16
 
 # A block is given up when so many workers died of it.
 MOST_DEATHS = 5
+
+# Of a job, unless more is asked for.
+JOB_MEMORY = "4GiB"
+
+
+class JobScheduler(NamedTuple):
+    """One whose jobs dask-jobqueue starts.
+
+    Attributes:
+        cluster: The class that does.
+        command: By which jobs are handed in.
+        cpus_variable: Where a job sees how many cores it has.
+    """
+
+    cluster: str
+    command: str
+    cpus_variable: str
+
+
+SCHEDULERS = {
+    "slurm": JobScheduler("SLURMCluster", "sbatch", "SLURM_CPUS_PER_TASK"),
+    "pbs": JobScheduler("PBSCluster", "qsub", "NCPUS"),
+    "sge": JobScheduler("SGECluster", "qsub", "NSLOTS"),
+    "lsf": JobScheduler("LSFCluster", "bsub", "LSB_DJOB_NUMPROC"),
+}
 
 
 class Blocks:
@@ -66,51 +93,114 @@ def do_block(name: str, box: Box) -> Done:
     return blocks.do(box)  # type: ignore[no-any-return]
 
 
-def runner(
-    where: str, n_workers: int | None = None, jobs: Mapping[str, Any] | None = None
-) -> Callable[[Work, Iterable[tuple[int, Box]]], Generator[tuple[int, Done]]]:
-    """Something that does blocks on a cluster, which begins with the first of them and ends with the last.
+class Cluster(contextlib.AbstractContextManager["Cluster"]):
+    """Processes that do blocks; they are started, or called, once they are needed, and end with the context.
 
     Args:
-        where: `local`, processes on this machine, one GPU each where there are some; `slurm`; or the address of a
-            running scheduler, `tcp://host:8786`.
-        n_workers: How many processes; on Slurm the most, between one and which the number follows the work. Not for a
+        where: `local`, processes on this machine, one GPU each where there are some; one of `SCHEDULERS`, for jobs; or
+            the address of a running Dask scheduler, `tcp://host:8786`.
+        n_workers: How many processes; of jobs the most, between one and which the number follows the work. Not for a
             running scheduler.
-        jobs: For `slurm`: what `dask_jobqueue.SLURMCluster` takes, `queue`, `account`, `cores`, `memory`, `walltime`.
+        jobs: For jobs: what dask-jobqueue's class takes, `queue`, `account`, `cores`, `memory`, `walltime`.
 
     Raises:
-        InputError: A package is missing, or `where` is none of these. Later, that a scheduler gives no answer.
+        InputError: A package or a command is missing, or `where` is none of these.
     """
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError("a cluster needs Dask: pip install 'genenet[cluster]'")
-    if where not in ("local", "slurm") and "://" not in where:
-        raise InputError(f"a cluster is local, slurm or the address of a scheduler, but got {where!r}")
-    if "://" in where and n_workers is not None:
-        raise InputError(f"the scheduler at {where} has its own workers; leave --workers out")
-    if where == "slurm" and importlib.util.find_spec("dask_jobqueue") is None:
-        raise InputError("a cluster of Slurm jobs needs dask-jobqueue: pip install 'genenet[cluster]'")
-    if where == "slurm" and shutil.which("sbatch") is None:
-        raise InputError("there is no `sbatch` here; run this on a machine that has Slurm, or use --cluster local")
 
-    def run(work: Work, todo: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
+    def __init__(self, where: str, n_workers: int | None = None, jobs: Mapping[str, Any] | None = None) -> None:
+        if importlib.util.find_spec("distributed") is None:
+            raise InputError("a cluster needs Dask: pip install 'genenet[cluster]'")
+        if where not in ("local", *SCHEDULERS) and "://" not in where:
+            known = ", ".join(("local", *SCHEDULERS))
+            raise InputError(f"a cluster is {known} or the address of a scheduler, but got {where!r}")
+        if "://" in where and n_workers is not None:
+            raise InputError(f"the scheduler at {where} has its own workers; leave --workers out")
+        if where in SCHEDULERS:
+            if importlib.util.find_spec("dask_jobqueue") is None:
+                raise InputError(f"a cluster of {where} jobs needs dask-jobqueue: pip install 'genenet[cluster]'")
+            if shutil.which(command := SCHEDULERS[where].command) is None:
+                raise InputError(
+                    f"there is no `{command}` here; run this on a machine that has it, or use --cluster local"
+                )
+        self.where, self.n_workers, self.jobs = where, n_workers, dict(jobs or {})
+        self._stack = contextlib.ExitStack()
+        self._client: Any = None
+
+    def __exit__(self, *_: object) -> None:
+        self._client = None
+        self._stack.close()
+
+    @property
+    def client(self) -> Any:
+        """Dask's, with at least one worker.
+
+        Raises:
+            InputError: No scheduler answers.
+        """
+        if self._client is None:
+            self._client = self._open()
+        return self._client
+
+    def _open(self) -> Any:
         import dask
         from distributed import Client
 
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": MOST_DEATHS}))
-            address: Any = where
-            if where == "local":
-                address = stack.enter_context(_local(n_workers or n_devices()))
-            elif where == "slurm":
-                address = stack.enter_context(_slurm(n_workers or 1, jobs or {}))
-            try:
-                client = stack.enter_context(Client(address, timeout=20))
-            except (OSError, ValueError) as error:
-                raise InputError(f"no Dask scheduler answers at {where}: {error}") from None
-            logger.info("Dask's dashboard: %s", client.dashboard_link)
-            yield from _run(client, work, todo)
+        enter = self._stack.enter_context
+        enter(dask.config.set({"distributed.scheduler.allowed-failures": MOST_DEATHS}))
+        address: Any = self.where
+        if self.where == "local":
+            address = enter(_local(self.n_workers or n_devices()))
+        elif self.where in SCHEDULERS:
+            address = enter(job_cluster(self.where, self.jobs))
+            address.adapt(minimum=1, maximum=self.n_workers or 1)
+        try:
+            client = enter(Client(address, timeout=20))
+        except (OSError, ValueError) as error:
+            raise InputError(f"no Dask scheduler answers at {self.where}: {error}") from None
+        logger.info("Dask's dashboard: %s", client.dashboard_link)
+        if self.where != "local" and not _workers(client):
+            logs = self.jobs.get("log_directory")
+            logger.info("waiting for the first worker%s", f"; what jobs say is in {logs}" if logs else "")
+        client.wait_for_workers(1)
+        return client
 
-    return run
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What a worker answers, any of them.
+
+        Raises:
+            InputError: Workers died of it.
+        """
+        from distributed import KilledWorker
+
+        try:
+            return self.client.submit(function, *args, pure=False).result()
+        except KilledWorker:
+            raise InputError(
+                "workers died again and again before the first block: they may need more memory than they have"
+            ) from None
+
+    def free_bytes(self) -> float:
+        """The memory that every process may count on."""
+        if self.where == "local":
+            return available_bytes() / (self.n_workers or n_devices())
+        if self.where in SCHEDULERS:
+            return parse_bytes(str(self.jobs.get("memory", JOB_MEMORY)))
+        free, workers = self.client.run(available_bytes), _workers(self.client)
+        n_on = collections.Counter(workers[address]["host"] for address in free)
+        limits = {address: workers[address]["memory_limit"] or math.inf for address in free}
+        return min(min(each / n_on[workers[address]["host"]], limits[address]) for address, each in free.items())
+
+    def run(self, work: Work, todo: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
+        """Do blocks, in any order.
+
+        Raises:
+            InputError: Workers died again and again at one, or the cluster went away.
+        """
+        yield from _run(self.client, work, todo)
+
+
+def _workers(client: Any) -> dict[str, Any]:
+    return dict(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _run(client: Any, work: Work, todo: Iterable[tuple[int, Box]]) -> Generator[tuple[int, Done]]:
@@ -145,7 +235,7 @@ def _run(client: Any, work: Work, todo: Iterable[tuple[int, Box]]) -> Generator[
             except CancelledError:
                 raise InputError("the Dask cluster went away; start again to do what is missing") from None
             yield index, done
-            n_workers = len(client.scheduler_info(n_workers=-1)["workers"])
+            n_workers = len(_workers(client))
             finished.update(submit(max(LEAST_AHEAD, n_workers * AHEAD_PER_WORKER) - len(boxes)))
     finally:
         with contextlib.suppress(Exception):  # the cluster may be gone
@@ -194,15 +284,16 @@ def _local(n_workers: int) -> Any:
     return SpecCluster(scheduler=scheduler, workers=workers, name="genenet", silence_logs=logging.ERROR)
 
 
-def _slurm(n_workers: int, jobs: Mapping[str, Any]) -> Any:
-    from dask_jobqueue import SLURMCluster
+def job_cluster(scheduler: str, jobs: Mapping[str, Any]) -> Any:
+    """Dask-jobqueue's cluster, of jobs with one worker each."""
+    import dask_jobqueue
 
     # Dask's nanny would give every library one thread.
-    given = [f"export {name}=${{SLURM_CPUS_PER_TASK:-1}}" for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")]
+    cpus = SCHEDULERS[scheduler].cpus_variable
+    given = [f"export {name}=${{{cpus}:-1}}" for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")]
     prologue = [*given, *jobs.get("job_script_prologue", ())]
-    # Slurm watches the memory; Dask would pause a worker whose networks take most of it.
+    # The scheduler watches the memory; Dask would pause a worker whose networks take most of it.
     extra = [*jobs.get("worker_extra_args", ()), "--memory-limit", "0"]
     asked = {**jobs, "worker_extra_args": extra, "job_script_prologue": prologue}
-    cluster = SLURMCluster(processes=1, **{"cores": 2, "memory": "4GiB", **asked})
-    cluster.adapt(minimum=1, maximum=n_workers)
-    return cluster
+    make = getattr(dask_jobqueue, SCHEDULERS[scheduler].cluster)
+    return make(processes=1, **{"cores": 2, "memory": JOB_MEMORY, **asked})

@@ -4,14 +4,12 @@ import dataclasses
 import functools
 import itertools
 import logging
-import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genenet.apart import Found, run_apart
 from genenet.averaging import MeanPredictor
 from genenet.blocks import BlockPredictor
 from genenet.device import dtype_policy, find_device
@@ -24,6 +22,7 @@ from genenet.views import Look
 from genenet.volume import Volume
 
 if TYPE_CHECKING:
+    from genenet.clusters import Cluster
     from genenet.ensemble import Ensemble
     from genenet.segment import Prepare
 
@@ -35,7 +34,7 @@ SHARES = (0.5, 0.25, 0.75)
 
 
 def preparation(
-    ensemble: "Ensemble", volume: Volume, look: Look, *, engine: str, precision: str, cluster: str | None
+    ensemble: "Ensemble", volume: Volume, look: Look, *, engine: str, precision: str, cluster: "Cluster | None"
 ) -> "Prepare":
     """What `segment_volume` asks for networks: by the engines that an earlier run began with, or by those chosen now.
 
@@ -45,33 +44,33 @@ def preparation(
         look: How they look at it.
         engine: As for `Ensemble.segment`.
         precision: As for `Ensemble.segment`.
-        cluster: As for `Ensemble.segment`; with one, networks are loaded by its workers and not here.
+        cluster: Whose workers load the networks, and choose; this process if left out.
     """
 
     def prepare(chosen: dict[str, Any], core: tuple[int, ...]) -> tuple[MeanPredictor, Callable[[], MeanPredictor]]:
-        members, found = ensemble.members, None
+        members = ensemble.members
         absolute = dataclasses.replace(ensemble, members=tuple(member.absolute() for member in members))
         engines = [tuple(word.split("/")) for word in chosen.get("engines", ())]
+        if cluster is not None:
+            if not engines:
+                engines, said = cluster.ask(chosen_engines, absolute.members, engine, precision, volume, core)
+                for level, line in said:
+                    logger.log(level, "%s", line)
+            here = ensemble.geometry(look)
+            pairs = zip(here.members, engines, strict=True)
+            known = dataclasses.replace(
+                here, members=tuple(dataclasses.replace(member, engine=words) for member, words in pairs)
+            )
+            return known, functools.partial(absolute.predictor_by, engines, look)
         if precision == "int8" and engine in ("auto", "openvino"):
             ensemble.calibrate(volume)
-        if not engines and engine == "auto":
-            if cluster not in (None, "local"):
-                logger.warning("engines are measured on this machine; if workers run on others, name one with --engine")
-            if cluster is None:
-                found = ensemble.fastest(precision, volume, core, look)
-            else:
-                engines = _measured_apart(absolute.members, precision, volume, core)
-        elif not engines and cluster is None:
+        if engines:
+            found = ensemble.predictor_by(engines, look)
+        elif engine == "auto":
+            found = ensemble.fastest(precision, volume, core, look)
+        else:
             found = ensemble.predictor_by([(engine, precision)] * len(members), look)
-        elif not engines:
-            engines = engine_words(members, engine, precision)
-        engines = [member.engine for member in found.members] if found else engines
-        load = functools.partial(absolute.predictor_by, engines, look)
-        if cluster is None:
-            return found or load(), load
-        here = ensemble.geometry(look)
-        named = [dataclasses.replace(member, engine=words) for member, words in zip(here.members, engines, strict=True)]
-        return dataclasses.replace(here, members=tuple(named)), load
+        return found, functools.partial(absolute.predictor_by, [member.engine for member in found.members], look)
 
     return prepare
 
@@ -106,23 +105,35 @@ def _read(volume: Volume, start: Sequence[int], shape: Sequence[int]) -> np.ndar
     return with_channels(volume.read_mirrored(start, shape))
 
 
-def _measured_apart(
-    members: Sequence[Network], precision: str, volume: Volume, core: tuple[int, ...]
-) -> list[tuple[str, str]]:
-    """The fastest engines, found by a process that ends: memory that it took, of a GPU too, is then the workers'."""
+def chosen_engines(
+    members: Sequence[Network], engine: str, precision: str, volume: Volume, core: tuple[int, ...]
+) -> Found:
+    """The engine and the precision of each network on the machine where this is called, and what is to say of them.
+
+    Networks are loaded by a process that ends, if at all: memory that they took, of a GPU too, is then the caller's.
+
+    Raises:
+        InputError: That process died; or as `genenet.engines.open_predictor`.
+    """
+    if engine == "keras":
+        return Found([("keras", dtype_policy(precision).removeprefix("mixed_"))] * len(members), [])
     try:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_fastest_words, members, precision, volume, core, logger.level).result()
-    except BrokenProcessPool:
-        raise InputError("the process that measured engines died, perhaps for memory; name one with --engine") from None
+        return run_apart(_choose, members, engine, precision, volume, core)
+    except ChildProcessError:
+        raise InputError(
+            "the process that looked for engines died, perhaps for memory; take --engine keras, or more memory"
+        ) from None
 
 
-def _fastest_words(
-    members: Sequence[Network], precision: str, volume: Volume, core: tuple[int, ...], level: int
+def _choose(
+    members: Sequence[Network], engine: str, precision: str, volume: Volume, core: tuple[int, ...]
 ) -> list[tuple[str, str]]:
-    logging.basicConfig(format="%(message)s")
-    logger.setLevel(level)
-    return [member.engine for member in fastest_members(members, precision, volume, core)]
+    """What other engines read is made meanwhile, once for all workers."""
+    if precision == "int8":
+        calibrate_members(members, volume)
+    if engine == "auto":
+        return [member.engine for member in fastest_members(members, precision, volume, core)]
+    return [open_predictor(member, engine, precision).engine for member in members]
 
 
 def most_varied(volume: Volume, side: Sequence[int]) -> list[int]:
@@ -141,13 +152,6 @@ def most_varied(volume: Volume, side: Sequence[int]) -> list[int]:
 
     # Of equals the first, which is the middle.
     return list(max(itertools.product(*axes), key=spread))
-
-
-def engine_words(members: Sequence[Network], engine: str, precision: str) -> list[tuple[str, str]]:
-    """The engine and the precision of each network; what other engines read is made, once and here."""
-    if engine == "keras":  # networks are not loaded for it: that might take memory of a GPU which workers need
-        return [("keras", dtype_policy(precision).removeprefix("mixed_"))] * len(members)
-    return [open_predictor(member, engine, precision).engine for member in members]
 
 
 def calibrate_members(members: Sequence[Network], volume: Volume) -> None:

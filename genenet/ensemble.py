@@ -1,5 +1,6 @@
 """Ensembles: trained networks whose class probabilities are averaged (Guay et al. 2018, section 2.1)."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -259,19 +260,6 @@ class Ensemble:
         known = [(Path(folder).resolve(), score) for folder, score in self.candidates]
         return known == [(network.folder.resolve(), network.scores["adjusted_rand"]) for network in ranked]
 
-    @staticmethod
-    def limits(
-        cluster: str | None, n_workers: int | None, jobs: Mapping[str, Any] | None, memory_bytes: int | None
-    ) -> tuple[int | None, int]:
-        """What a block may take of memory where `segment` runs it, and how many processes share this machine."""
-        from genenet import clusters
-        from genenet.memory import parse_bytes
-        from genenet.segment import MAX_BYTES
-
-        if cluster == "slurm" and memory_bytes is None and jobs and jobs.get("memory"):
-            memory_bytes = min(parse_bytes(str(jobs["memory"])) // 2, MAX_BYTES)
-        return memory_bytes, n_workers or clusters.n_devices() if cluster == "local" else 1
-
     def segment(
         self,
         image: "Volume | str | Path",
@@ -297,9 +285,9 @@ class Ensemble:
             engine: `keras`, `openvino`, `onnx`; or `auto` for the fastest of these on a block of the volume, for each
                 member, that gives the same classes as Keras in float32 does.
             look: Test-time augmentation, and windows that overlap.
-            cluster: Do the blocks elsewhere: `local`, `slurm`, or a scheduler's address (`genenet.clusters.runner`).
+            cluster: Do the blocks elsewhere: `local`, `slurm`, ..., or an address (`genenet.clusters.Cluster`).
             n_workers: How many processes.
-            jobs: What Slurm jobs ask for.
+            jobs: What jobs ask for.
             max_voxels: The largest block.
             memory_bytes: What a block may take of memory.
             **options: Of `segment_volume`.
@@ -308,36 +296,40 @@ class Ensemble:
             InputError: As `genenet.segment.segment_volume`; an engine or a cluster that is not there; an output that
                 several processes cannot write.
         """
-        from genenet import clusters
+        from genenet.clusters import Cluster
         from genenet.engine_choice import preparation
-        from genenet.segment import choose_block, segment_volume
+        from genenet.memory import available_bytes
+        from genenet.segment import segment_volume
         from genenet.volume import open_volume
 
         self.check_classes()
         volume = open_volume(image)
-        here, run = self.geometry(look), None
-        if cluster is not None:
-            run = clusters.runner(cluster, n_workers, jobs)
-            volume, output = volume.absolute(), Path(output).absolute()
-            options["extras"] = {name: Path(path).absolute() for name, path in (options.get("extras") or {}).items()}
-        memory_bytes, n_here = self.limits(cluster, n_workers, jobs, memory_bytes)
-        return segment_volume(
-            here,
-            self.classes,
-            volume,
-            output,
-            identity=self.identity,
-            run=run,
-            prepare=preparation(self, volume, look, engine=engine, precision=precision, cluster=cluster),
-            block=choose_block(here, volume, max_voxels, memory_bytes, n_here),
-            settings={
-                "engine": engine,
-                "precision": precision,
-                "blueprints": [member.blueprint_hash for member in self.members],
-                **dataclasses.asdict(look),
-            },
-            **options,
-        )
+        here, there = self.geometry(look), None
+        with contextlib.ExitStack() as stack:
+            if cluster is not None:
+                there = stack.enter_context(Cluster(cluster, n_workers, jobs))
+                volume, output = volume.absolute(), Path(output).absolute()
+                extras = options.get("extras") or {}
+                options["extras"] = {name: Path(path).absolute() for name, path in extras.items()}
+            return segment_volume(
+                here,
+                self.classes,
+                volume,
+                output,
+                identity=self.identity,
+                run=there.run if there else None,
+                prepare=preparation(self, volume, look, engine=engine, precision=precision, cluster=there),
+                max_voxels=max_voxels,
+                memory_bytes=memory_bytes,
+                free_bytes=there.free_bytes if there else available_bytes,
+                settings={
+                    "engine": engine,
+                    "precision": precision,
+                    "blueprints": [member.blueprint_hash for member in self.members],
+                    **dataclasses.asdict(look),
+                },
+                **options,
+            )
 
     def score(self, data: Dataset, part: str = "validation", *, precision: str = "auto") -> Scores:
         """Score on all parts of a kind, counted together."""

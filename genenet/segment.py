@@ -98,6 +98,7 @@ def segment_volume(
     restart: bool = False,
     max_voxels: int = MAX_CORE_VOXELS,
     memory_bytes: int | None = None,
+    free_bytes: Callable[[], float] = available_bytes,
     block: tuple[int, ...] | None = None,
     ome_version: str = ome_zarr.VERSION,
     pyramid: bool = True,
@@ -127,7 +128,8 @@ def segment_volume(
         restart: Begin anew where a run was stopped.
         max_voxels: The largest block, in voxels.
         memory_bytes: What a block may take of memory, about; half of what is there, 2 GiB at most, if left out.
-        block: The shape of a block `(z, y, x)`, from `choose_block`; chosen if left out.
+        free_bytes: Tells the memory that is there where blocks are done.
+        block: The shape of a block `(z, y, x)`; chosen by `choose_block` if left out.
         ome_version: Of an OME-Zarr, 0.5 or 0.4.
         pyramid: Add coarser levels to an OME-Zarr.
         progress: Called with voxels done and voxels in all.
@@ -165,7 +167,8 @@ def segment_volume(
         left = [target for target in targets if ("published", target) not in manifest.notes]
         for target in left:
             place.check_free(target, overwrite=overwrite)
-        core = tuple(manifest.chosen.get("block") or block or choose_block(predictor, volume, max_voxels, memory_bytes))
+        known = manifest.chosen.get("block") or block
+        core = tuple(known or choose_block(predictor, volume, max_voxels, memory_bytes, free_bytes))
         networks, load = prepare(manifest.chosen, core) if prepare else (predictor, lambda: predictor)
         engines = ["/".join(member.engine) for member in networks.members]
         manifest.begin({"block": core, "engines": engines})
@@ -231,10 +234,10 @@ def choose_block(
     volume: Volume,
     max_voxels: int = MAX_CORE_VOXELS,
     memory_bytes: int | None = None,
-    n_processes: int = 1,
+    free_bytes: Callable[[], float] = available_bytes,
 ) -> tuple[int, ...]:
-    """The blocks in which a volume is segmented by some processes on this machine, `(z, y, x)`."""
-    limit = min(MEMORY_SHARE * available_bytes() / n_processes, MAX_BYTES) if memory_bytes is None else memory_bytes
+    """The blocks in which a volume is segmented, `(z, y, x)`; arguments as for `segment_volume`."""
+    limit = min(MEMORY_SHARE * free_bytes(), MAX_BYTES) if memory_bytes is None else memory_bytes
     core = predictor.choose_core(volume.shape[:3], max_voxels, limit)
     needed = predictor.bytes_for(core)
     if needed > limit:

@@ -1,7 +1,9 @@
 """Blocks done by other processes: the same voxels, and what a death costs."""
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,10 @@ import pytest
 
 import genenet as gn
 from genenet import clusters
+from genenet.clusters import Cluster
 from genenet.ensemble import Ensemble
 from genenet.manifest import path_beside
-from genenet.network import save_network
+from genenet.network import Network, save_network
 from genenet.normalization import Normalization
 from genenet.volume import create_volume, open_volume
 
@@ -146,13 +149,44 @@ def test_a_running_scheduler_is_used_and_left_running(members, volume, expected,
 def test_clusters_that_cannot_be_are_named(members, volume, tmp_path, monkeypatch):
     with pytest.raises(gn.InputError, match="several processes write one OME-Zarr, but not"):
         members.segment(volume, tmp_path / "o.tif", cluster="local", n_workers=1)
-    with pytest.raises(gn.InputError, match="a cluster is local, slurm or the address of a scheduler, but got 'moon'"):
+    with pytest.raises(
+        gn.InputError, match="local, slurm, pbs, sge, lsf or the address of a scheduler, but got 'moon'"
+    ):
         members.segment(volume, tmp_path / "o.ome.zarr", cluster="moon")
     with pytest.raises(gn.InputError, match="no Dask scheduler answers at tcp://127"):
         members.segment(volume, tmp_path / "o.ome.zarr", cluster="tcp://127.0.0.1:9")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(gn.InputError, match="no `sbatch` here"):
         members.segment(volume, tmp_path / "o.ome.zarr", cluster="slurm")
+
+
+@pytest.mark.slow
+def test_engines_and_blocks_are_those_of_the_workers(members, volume, expected, tmp_path, monkeypatch, caplog):
+    """Another machine's, seen by the threads it gives to its workers and by the memory that they have."""
+    from distributed import LocalCluster, Nanny
+
+    caplog.set_level("INFO", "genenet")
+    folder = shutil.copytree(members.members[0].folder, tmp_path / "net")
+    alone = Ensemble((Network.open(folder),))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    options = {"worker_class": Nanny, "env": {"OMP_NUM_THREADS": "1"}, "memory_limit": "3GiB"}
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, **options) as there:
+        address = there.scheduler_address
+        with Cluster(address) as cluster:
+            assert cluster.free_bytes() <= 3 * 2**30
+            assert cluster.ask(sum, [1, 2]) == 3
+        summary = alone.segment(
+            volume, tmp_path / "o.ome.zarr", cluster=address, engine="auto", precision="float32", memory_bytes=2**24
+        )
+    assert (whole(tmp_path / "o.ome.zarr") == whole_of(alone, volume, tmp_path)).mean() > 0.999
+    measured = json.loads((folder / "engines" / "measured.json").read_text())
+    assert [entry["where"]["threads"] for entry in measured] == [1]
+    assert f"runs by {summary.engines[0].split('/')[0]} in float32" in caplog.text  # said where one asked
+
+
+def whole_of(ensemble, volume, folder):
+    ensemble.segment(volume, folder / "one.ome.zarr", precision="float32")
+    return whole(folder / "one.ome.zarr")
 
 
 def test_gpus_are_those_that_are_named(monkeypatch):

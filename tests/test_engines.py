@@ -59,6 +59,28 @@ def test_engines_give_what_keras_gives(engine, name, tmp_path):
     assert written.stat().st_mtime_ns == before
 
 
+def test_what_openvino_compiled_is_kept_and_mended(tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino", reason="pip install openvino")
+    made, batch = network(tmp_path, "2d"), np.random.default_rng(1).normal(size=(1, 64, 64, 1)).astype(np.float32)
+
+    def run():
+        return engines.open_predictor(made, "openvino", "float32").run(batch)[0]
+
+    first = run()
+    (kept,) = (made.folder / "engines" / "openvino" / "compiled").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino.Core, "compile_model", None)
+        np.testing.assert_array_equal(run(), first)
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    np.testing.assert_array_equal(run(), first)
+    assert len(kept.read_bytes()) > len(whole) - 100
+    monkeypatch.setattr(engines, "MOST_KEPT_BYTES", 10)
+    kept.unlink()
+    np.testing.assert_array_equal(run(), first)
+    assert not kept.exists()
+
+
 def test_the_fastest_engine_that_agrees_is_taken(tmp_path, caplog):
     members = Ensemble((network(tmp_path, "2d", 0), network(tmp_path, "2d", 1)))
     for engine in ("keras", "auto"):

@@ -112,24 +112,6 @@ def test_a_run_begins_anew_where_one_asks(members, volume, expected, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), expected)
 
 
-def test_a_sites_profile_becomes_jobs_of_dask(tmp_path):
-    from genenet.cli.segmenting import _slurm_jobs
-
-    write_yaml(
-        tmp_path / "site.yaml",
-        {"partition": "long", "account": "lab", "time": "4h", "cpus": 8, "gpus": "a100:1", "memory": "32G", "share": 4,
-         "options": ["--constraint=x"], "modules": ["cuda"], "lines": ["umask 7"], "container": "apptainer exec g.sif"},
-    )  # fmt: skip
-    none = dict.fromkeys(("account", "time", "memory", "cpus", "gpus"))
-    jobs = _slurm_jobs(tmp_path / "site.yaml", {**none, "partition": "gpu"}, tmp_path / "o.ome.zarr")
-    assert (jobs["queue"], jobs["account"], jobs["memory"], jobs["job_cpu"]) == ("gpu", "lab", "32G", 8)
-    assert jobs["walltime"] == "04:00:00"
-    assert jobs["worker_extra_args"] == ["--lifetime", f"{4 * 3600 - 180}s"]
-    assert jobs["job_extra_directives"] == ["--gres=gpu:a100:1", "--constraint=x"]
-    assert jobs["job_script_prologue"] == ["module load cuda", "umask 7"]
-    assert jobs["python"].startswith("apptainer exec g.sif /") and jobs["log_directory"].endswith("o.ome.zarr.jobs")
-
-
 def test_a_preview_refuses_what_a_run_would(members, volume, tmp_path):
     dry = ("--dry-run", "--json")
     plan = json.loads(fine("segment", members, volume, tmp_path / "o.ome.zarr", *dry))

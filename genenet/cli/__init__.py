@@ -12,6 +12,7 @@ import sys
 import typer
 
 from genenet.cli import (
+    components,
     correcting,
     data,
     demo,
@@ -44,6 +45,7 @@ tree.register(app)
 app.add_typer(searching.app, name="search")
 networks.register(app)
 segmenting.register(app)
+components.register(app)
 app.add_typer(instances.app, name="instances")
 correcting.register(app)
 pruning.register(app)

@@ -1,5 +1,6 @@
-"""`genenet segment`, `components`: networks over volumes of any size, and the objects that they found."""
+"""`genenet segment`: networks over volumes of any size."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from genenet.ensemble import Ensemble
     from genenet.views import Look
     from genenet.volume import Volume
-    from search.launch import Profile
 
 _MAPS = "Maps written beside the classes"
 _MEMBERS = "How networks are run"
@@ -26,9 +26,8 @@ _OBJECTS = "Objects one by one"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs."""
+    """Add the verb."""
     app.command()(segment)
-    app.command()(components)
 
 
 def segment(
@@ -110,14 +109,15 @@ def segment(
     cluster: Annotated[
         str | None,
         typer.Option(
-            help="local, slurm, or the address of a Dask scheduler, tcp://host:8786.", rich_help_panel=_MACHINES
+            help="local; slurm, pbs, sge or lsf for jobs; or the address of a Dask scheduler, tcp://host:8786.",
+            rich_help_panel=_MACHINES,
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; on Slurm, jobs at the most.", rich_help_panel=_MACHINES)
+        int | None, typer.Option(min=1, help="Processes; of jobs, the most at once.", rich_help_panel=_MACHINES)
     ] = None,
     profile: Annotated[
-        Path | None, typer.Option(help="A YAML file of the site's Slurm settings.", rich_help_panel=_MACHINES)
+        Path | None, typer.Option(help="A YAML file of the site's settings for jobs.", rich_help_panel=_MACHINES)
     ] = None,
     partition: Annotated[str | None, typer.Option(help="Where jobs run.", rich_help_panel=_MACHINES)] = None,
     account: Annotated[str | None, typer.Option(help="Who pays.", rich_help_panel=_MACHINES)] = None,
@@ -135,6 +135,8 @@ def segment(
     as_json: AsJson = False,
 ) -> None:
     """Segment a volume of any size; started again after a kill, it does only what is missing."""
+    from genenet.cli.jobs import jobs_for
+    from genenet.clusters import Cluster
     from genenet.errors import InputError
     from genenet.evaluation import open_members
     from genenet.memory import parse_bytes
@@ -157,9 +159,8 @@ def segment(
     site = {
         "partition": partition, "account": account, "time": time, "memory": mem, "cpus": cpus, "gpus": gpus
     }  # fmt: skip
-    machines: dict[str, Any] = {"cluster": cluster, "n_workers": workers}
-    if cluster == "slurm":
-        machines["jobs"] = _slurm_jobs(profile, site, output)
+    jobs = jobs_for(cluster, profile, site, output)
+    machines: dict[str, Any] = {"cluster": cluster, "n_workers": workers, "jobs": jobs}
     how: dict[str, Any] = {"precision": precision, "engine": engine, "look": look, "overwrite": overwrite}
     if instances:
         beside = (probabilities, "probabilities"), (entropy, "entropy"), (disagreement, "disagreement")
@@ -180,11 +181,13 @@ def segment(
     asked["distances"] = distances
     extras = {name: path for name, path in asked.items() if path is not None}
     if dry_run:
-        limits["memory_bytes"], n_here = members.limits(cluster, workers, machines.get("jobs"), memory_bytes)
-        _preview(
-            members, volume, {"classes": output, **extras}, maps_dtype, ome_zarr, look, limits, n_here,
-            several=cluster is not None, overwrite=overwrite, as_json=as_json,
-        )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            if cluster is not None:
+                limits["free_bytes"] = stack.enter_context(Cluster(cluster, workers, jobs)).free_bytes
+            _preview(
+                members, volume, {"classes": output, **extras}, maps_dtype, ome_zarr, look, limits,
+                several=cluster is not None, overwrite=overwrite, as_json=as_json,
+            )  # fmt: skip
         return
     with progress("segmenting", unit="voxel") as shown:
         done = members.segment(
@@ -266,66 +269,6 @@ def _find_objects(
     say(f"{plural(len(done.objects), 'object')}{many}; wrote {', '.join(files)} in {done.seconds:.1f} s")
 
 
-def components(
-    segmentation: Annotated[str, typer.Argument(help="Class values, as `genenet segment` writes them.")],
-    output: Annotated[Path, typer.Argument(help="Numbers of objects: .ome.zarr, .tif, .h5 or .npy, by suffix.")],
-    csv: Annotated[Path | None, typer.Option("--table", help="A row per object, as CSV.")] = None,
-    values: Annotated[str | None, typer.Option(help="Class values, as in 1,3; all but 0 if left out.")] = None,
-    min_voxels: Annotated[int, typer.Option(min=1, help="Leave out objects with fewer voxels.")] = 1,
-    connectivity: Annotated[
-        int, typer.Option(min=1, max=3, help="1: voxels of an object share faces; 2: or edges; 3: or corners.")
-    ] = 1,
-    cleaned: Annotated[Path | None, typer.Option(help="The segmentation again, without the objects left out.")] = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Number the objects in a segmentation of any size, and measure them."""
-    from genenet.components import classes_of, find_components, write_table
-    from genenet.errors import InputError
-    from genenet.volume import open_volume
-
-    volume = open_volume(segmentation)
-    if csv is not None and csv.exists() and not overwrite:
-        raise InputError(f"{csv} exists; choose another name, or ask to overwrite it (--overwrite)")
-    classes = classes_of(volume)
-    if values is not None:
-        known = {str(entry.value): entry for entry in classes}
-        asked = [value.strip() for value in values.split(",")]
-        missing = [value for value in asked if value not in known]
-        if missing:
-            raise InputError(f"--values: {volume.name} has the classes {', '.join(known)}, but not {missing[0]}")
-        classes = tuple(known[value] for value in asked)
-    with progress("components", unit="voxel") as shown:
-        found = find_components(
-            volume,
-            output,
-            classes=classes,
-            min_voxels=min_voxels,
-            connectivity=connectivity,
-            cleaned=cleaned,
-            overwrite=overwrite,
-            progress=shown,
-        )
-    if csv is not None:
-        write_table(found, csv)
-    rows = [
-        {
-            "value": entry.value,
-            "class": entry.name,
-            "objects": len(own := found[found["value"] == entry.value]),
-            "voxels": int(own["voxels"].sum()),
-            "median voxels": float(own["voxels"].median()) if len(own) else None,
-            "largest": int(own["voxels"].max()) if len(own) else None,
-        }
-        for entry in classes
-    ]
-    if as_json:
-        say_json({"output": output, "classes": rows})
-        return
-    say(table(rows, {"value": "d", "class": "", "objects": "d", "voxels": "d", "median voxels": ".0f", "largest": "d"}))
-    say(f"wrote {output}" + ("" if csv is None else f" and {csv}"))
-
-
 def _preview(
     members: "Ensemble",
     volume: "Volume",
@@ -334,7 +277,6 @@ def _preview(
     ome_version: str,
     look: "Look",
     limits: Mapping[str, Any],
-    n_processes: int,
     *,
     several: bool,
     overwrite: bool,
@@ -350,7 +292,7 @@ def _preview(
     check_segmentation(geometry, volume, list(map(str, files)), maps, ome_version, several=several)
     for file in files:
         place.check_free(file, overwrite=overwrite)
-    core = choose_block(geometry, volume, **limits, n_processes=n_processes)
+    core = choose_block(geometry, volume, **limits)
     rows = []
     for member, network in zip(geometry.members, members.members, strict=True):
         reach = member.reach(core)
@@ -377,29 +319,3 @@ def _preview(
 
 def _by(sides: Any) -> str:
     return "x".join(map(str, sides))
-
-
-def _slurm_jobs(path: Path | None, site: Mapping[str, Any], output: Path) -> dict[str, Any]:
-    """What `dask_jobqueue.SLURMCluster` takes, from a site's profile."""
-    from search.launch import read_profile
-
-    profile: Profile = read_profile(path, **site)
-    gres = [] if profile.gpus is None else [f"--gres=gpu:{profile.gpus}"]
-    found: dict[str, Any] = {
-        "queue": profile.partition,
-        "account": profile.account,
-        "memory": profile.memory or "4GiB",
-        "cores": 2,  # threads of a worker: one reads or writes while the networks work for the other
-        "job_cpu": profile.cpus or 1,
-        "python": f"{profile.container or ''} {profile.python}".strip(),
-        "job_extra_directives": [*gres, *profile.options],
-        "job_script_prologue": [*(f"module load {module}" for module in profile.modules), *profile.lines],
-        "log_directory": str(output.absolute().parent / f"{output.name}.jobs"),
-        "worker_extra_args": [],
-    }
-    if profile.time_s is not None:
-        hours, rest = divmod(profile.time_s, 3600)
-        found["walltime"] = f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
-        # A worker ends before its job does, and another takes its place.
-        found["worker_extra_args"] = ["--lifetime", f"{max(profile.time_s - profile.notice_s, 60)}s"]
-    return found
