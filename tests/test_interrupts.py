@@ -1,10 +1,10 @@
 """Ctrl-C is held back until a safe place, once."""
 
-import os
 import signal
 import threading
 
 import pytest
+from telling import tell_oneself
 
 from genenet.interrupts import interrupts_between_steps
 
@@ -17,7 +17,7 @@ def default_handler():
 
 
 def press():
-    os.kill(os.getpid(), signal.SIGINT)
+    tell_oneself(signal.SIGINT)
 
 
 def test_it_waits_for_the_check():

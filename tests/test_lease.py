@@ -16,6 +16,7 @@ import pytest
 from databases import started
 from optuna.trial import TrialState
 from stub_worker import score
+from telling import tell_oneself
 from test_study import blueprints, create
 
 from genenet.errors import InputError, TrainingError
@@ -163,7 +164,7 @@ def test_told_to_stop_it_leaves_its_trial_to_others(data_file, tmp_path):
     study = create(tmp_path / "study", data_file, n_trials=2)
 
     def stop(study, trial, check):
-        os.kill(os.getpid(), signal.SIGUSR1)
+        tell_oneself(signal.SIGUSR1)
         check()
 
     with pytest.raises(Stopped, match="time is up"), stops_at_signals({signal.SIGUSR1: "time is up"}) as check:
