@@ -74,7 +74,7 @@ def prune_branches(
         PruningError: The target cannot be reached.
     """
     folder, data, merging = Path(folder), Dataset.open(data), merging or Merging()
-    settings = settings or PruningSettings("magnitude", compression_ratio=16, scope="layer")
+    settings = settings or PruningSettings("magnitude", compression_ratio=16)
     check_branches(ensemble)
     if "validation" in (others or {}):
         raise InputError("further data must not be called validation: that is the data's own part")

@@ -178,11 +178,8 @@ def prune(
         float | None, typer.Option(help="For magnitude: weights over weights left, at the end; 16 if left out.")
     ] = None,
     scope: Annotated[
-        str | None,
-        typer.Option(
-            help="layer: every layer loses the same share; or network. For magnitude layer if left out, else network."
-        ),
-    ] = None,
+        str, typer.Option(help="network: weights or channels of all layers compete; layer: all lose the same share.")
+    ] = "network",
     target: PruningTarget = None,
     by: Criterion = "l1",
     search: SearchKind = "prefilter",
@@ -212,8 +209,6 @@ def prune(
 
     if method == "magnitude" and compression_ratio is None:
         compression_ratio = 16.0
-    if scope is None:
-        scope = "layer" if method == "magnitude" else "network"
     chosen = PruningSettings(
         method,
         target=pruning_target(target),
