@@ -1,17 +1,15 @@
-"""Signals that a test sends to its own process: one that it does not catch would end it, and every test to come."""
+"""Signals as a test's own process gets them; real ones go to programs of their own (`test_cli.py`, `test_slurm.py`).
 
-import os
-import re
+Sent for real in the midst of all tests, SIGUSR1 once ended the process of pytest, and with it every test to come, though a
+handler was there. Alone, or after the files that had run before it, it never did: why is not known.
+"""
+
 import signal
-from pathlib import Path
-
-STATUS = Path("/proc/self/status")
 
 
 def tell_oneself(number: signal.Signals) -> None:
-    """Send a signal to this process, if the system knows of a handler."""
-    if STATUS.exists():
-        found = dict(re.findall(r"^Sig(\w+):\s*(\w+)$", STATUS.read_text(), re.MULTILINE))
-        heard = int(found["Cgt"], 16) | int(found["Ign"], 16)
-        assert heard >> (number - 1) & 1, f"nobody listens to {number.name}: {found}"
-    os.kill(os.getpid(), number)
+    """Do what Python does when a signal comes, by the handler that is there."""
+    handler = signal.getsignal(number)
+    assert handler is not signal.SIG_DFL, f"nobody listens to {number.name}"
+    if callable(handler):
+        handler(number, None)
