@@ -166,7 +166,8 @@ def test_engines_and_blocks_are_those_of_the_workers(members, volume, expected, 
     from distributed import LocalCluster, Nanny
 
     caplog.set_level("INFO", "genenet")
-    folder = shutil.copytree(members.members[0].folder, tmp_path / "net")
+    folder = tmp_path / "net"
+    shutil.copytree(members.members[0].folder, folder, ignore=shutil.ignore_patterns("engines"))
     alone = Ensemble((Network.open(folder),))
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     options = {"worker_class": Nanny, "env": {"OMP_NUM_THREADS": "1"}, "memory_limit": "3GiB"}
