@@ -62,7 +62,7 @@ def preparation(
                 here, members=tuple(dataclasses.replace(member, engine=words) for member, words in pairs)
             )
             return known, functools.partial(absolute.predictor_by, engines, look)
-        if precision == "int8" and engine in ("auto", "openvino"):
+        if _takes_whole_numbers(engine, precision):
             ensemble.calibrate(volume)
         if engines:
             found = ensemble.predictor_by(engines, look)
@@ -73,6 +73,10 @@ def preparation(
         return found, functools.partial(absolute.predictor_by, [member.engine for member in found.members], look)
 
     return prepare
+
+
+def _takes_whole_numbers(engine: str, precision: str) -> bool:
+    return precision == "int8" and engine in ("auto", "openvino")
 
 
 def fastest_members(
@@ -129,7 +133,7 @@ def _choose(
     members: Sequence[Network], engine: str, precision: str, volume: Volume, core: tuple[int, ...]
 ) -> list[tuple[str, str]]:
     """What other engines read is made meanwhile, once for all workers."""
-    if precision == "int8":
+    if _takes_whole_numbers(engine, precision):
         calibrate_members(members, volume)
     if engine == "auto":
         return [member.engine for member in fastest_members(members, precision, volume, core)]
